@@ -1,0 +1,36 @@
+"""Fit every declared association that the store lacks."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.validate import fitted, scored_states
+from flows.workspace import NotReady, open_workspace
+from infra import layout
+from tasks.steps.associate import associate as fit_one
+from tasks.steps.associate import cohorts_of
+from tasks.steps.progress import association_key, predictions_key
+
+
+@flow(name="associate", validate_parameters=False)
+def associate(study_path: str) -> list[str]:
+    """Fit the associations of brain-PAD; each has a key of its own, so a changed one leaves the others alone.
+
+    Returns:
+        The names of those that were fitted by this run.
+    """
+    workspace = open_workspace(study_path)
+    states = workspace.stored_states()
+    record, _ = fitted(workspace, states)
+    fit_key = record["fit_key"]
+    scored = scored_states(states)
+    for state in scored:
+        if not workspace.store.exists(layout.predictions(predictions_key(fit_key, state))):
+            raise NotReady(f"cohort {state.spec.name!r} has no predictions yet; run `padflow validate` first")
+    done = []
+    for spec in workspace.study.associations:
+        used = cohorts_of(spec, scored)
+        if not workspace.store.exists(layout.association(association_key(fit_key, spec, used))):
+            fit_one(workspace.store, fit_key, spec, used)
+            done.append(spec.name)
+    return done

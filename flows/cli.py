@@ -1,0 +1,273 @@
+"""The command line: parse, load settings, call one flow, print where the result is."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.progress_bars import console, progress_bars
+
+EXIT_FAILED = 1
+EXIT_TOO_MANY_EXCLUDED = 3
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Brain-age studies from raw BIDS MRI to a registered model, an external validation and a report.",
+    epilog="Start with `padflow run STUDY --data FOLDER`. "
+    "Exit codes: 0 whole, 1 failed, 2 wrong usage, 3 more scans excluded than the study tolerates.",
+)
+
+Study = Annotated[str, typer.Argument(metavar="STUDY", help="Study file (TOML), or the name of a shipped study.")]
+Home = Annotated[Path | None, typer.Option(help="Folder of the embedded defaults [PADFLOW_HOME, .padflow].")]
+StoreUrl = Annotated[str | None, typer.Option("--store", help="Object store, path or URL [PADFLOW_STORE].")]
+Data = Annotated[str | None, typer.Option(help="Folder or URL that cohort roots are below [PADFLOW_DATA].")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Workers of a local Dask cluster [PADFLOW_WORKERS].")]
+Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler [DASK_SCHEDULER_ADDRESS].")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Rehash = Annotated[bool, typer.Option("--rehash", help="Read every file again when indexing.")]
+
+
+@contextmanager
+def errors_in_words() -> Iterator[None]:
+    """Turn an error that a user can act on into its message and an exit code; anything else keeps its traceback."""
+    try:
+        yield
+    except (ValueError, OSError, RuntimeError) as error:
+        if os.environ.get("PADFLOW_DEBUG"):
+            raise
+        console.print(f"error: {error}", style="red", markup=False, highlight=False)
+        raise typer.Exit(EXIT_FAILED) from error
+
+
+def execution(
+    home: Path | None = None,
+    store: str | None = None,
+    data: str | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+) -> None:
+    """Put flags into the environment, which every flow and every process that it starts reads."""
+    from infra.settings import load_settings
+
+    given = {
+        "PADFLOW_HOME": None if home is None else str(home.absolute()),
+        "PADFLOW_STORE": store,
+        "PADFLOW_DATA": data,
+        "PADFLOW_WORKERS": None if workers is None else str(workers),
+        "DASK_SCHEDULER_ADDRESS": scheduler,
+    }
+    os.environ.update({name: value for name, value in given.items() if value is not None})
+    load_settings()
+
+
+def study_path(study: str) -> str:
+    """The absolute path of what the user named."""
+    from infra.study import find_study
+
+    return str(find_study(study).absolute())
+
+
+@app.command(epilog="Example: `padflow run phantom --home demo --data demo/data`")
+def run(
+    study: Study,
+    home: Home = None,
+    store: StoreUrl = None,
+    data: Data = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    rehash: Rehash = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the whole study; what is done already is skipped."""
+    with errors_in_words():
+        execution(home, store, data, workers, scheduler)
+        from flows.study import run_study, stages_left
+        from flows.summary import print_summary
+        from flows.workspace import open_workspace
+
+        path = study_path(study)
+        workspace = open_workspace(path)
+        with progress_bars() as progress:
+            left = stages_left(workspace, workspace.index(progress, rehash))
+        if left:
+            console.print(f"to do: {', '.join(left)}")
+            run_study(path)
+        else:
+            console.print("nothing to do: every stage of this study is in the store already", style="green")
+        excluded_share = print_summary(open_workspace(path), as_json)
+    exit_by_share(excluded_share, workspace.study.excluded_tolerance)
+
+
+def exit_by_share(share: float, tolerance: float) -> None:
+    """End with a code of its own where the study is whole but for too many excluded scans."""
+    if share > tolerance:
+        console.print(f"{share:.0%} of the scans are excluded; the study tolerates {tolerance:.0%}", style="yellow")
+        raise typer.Exit(EXIT_TOO_MANY_EXCLUDED)
+
+
+@app.command(epilog="Example: `padflow preprocess infra/studies/ds002748.toml --data /data --workers 8`")
+def preprocess(
+    study: Study,
+    home: Home = None,
+    store: StoreUrl = None,
+    data: Data = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    rehash: Rehash = False,
+    as_json: AsJson = False,
+) -> None:
+    """Index the cohorts and prepare every scan that the store lacks."""
+    with errors_in_words():
+        execution(home, store, data, workers, scheduler)
+        from flows.preprocess import preprocess as flow
+
+        result = flow(study_path(study), rehash)
+    tell(as_json, result, lambda: typer.echo(f"prepared {result['prepared']}, excluded {result['excluded']} scans"))
+    share, tolerance = study_share(study)
+    exit_by_share(share, tolerance)
+
+
+def study_share(study: str) -> tuple[float, float]:
+    """The study's share of excluded scans and what it tolerates."""
+    from flows.workspace import open_workspace
+    from tasks.steps.progress import excluded_share
+
+    workspace = open_workspace(study_path(study))
+    return excluded_share(workspace.stored_states()), workspace.study.excluded_tolerance
+
+
+@app.command(epilog="Example: `padflow train phantom --home demo --data demo/data`")
+def train(study: Study, home: Home = None, store: StoreUrl = None, data: Data = None, as_json: AsJson = False) -> None:
+    """Train the study's model on the prepared scans and register it."""
+    with errors_in_words():
+        execution(home, store, data)
+        from flows.train import train as flow
+
+        result = flow(study_path(study))
+    tell(as_json, result, lambda: typer.echo(f"registered {result['uri']}, aliases {', '.join(result['aliases'])}"))
+
+
+@app.command(epilog="Example: `padflow validate phantom --home demo --data demo/data`")
+def validate(study: Study, home: Home = None, store: StoreUrl = None, data: Data = None) -> None:
+    """Score the external and clinical cohorts by the registered model and measure it."""
+    with errors_in_words():
+        execution(home, store, data)
+        from flows.validate import validate as flow
+
+        flow(study_path(study))
+    typer.echo("validated; `padflow report` shows the metrics")
+
+
+@app.command(epilog="Example: `padflow associate phantom --home demo --data demo/data`")
+def associate(study: Study, home: Home = None, store: StoreUrl = None, data: Data = None) -> None:
+    """Fit the declared associations of brain-PAD that the store lacks."""
+    with errors_in_words():
+        execution(home, store, data)
+        from flows.associate import associate as flow
+
+        done = flow(study_path(study))
+    typer.echo(f"fitted: {', '.join(done)}" if done else "nothing to do: every declared association is fitted already")
+
+
+@app.command(epilog="Example: `padflow index s3://site-a/bids --json`")
+def index(
+    root: Annotated[str, typer.Argument(metavar="ROOT", help="BIDS root: path or URL.")],
+    cohort: Annotated[str | None, typer.Option(help="Name of the cohort [the root's last part].")] = None,
+    home: Home = None,
+    store: StoreUrl = None,
+    rehash: Rehash = False,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a BIDS root into a manifest and a clinical table; say every irregularity."""
+    with errors_in_words():
+        execution(home, store)
+        from flows.summary import index_root
+
+        index_root(root, cohort, rehash, as_json)
+
+
+@app.command(epilog="Example: `padflow status phantom --home demo --data demo/data --json`")
+def status(study: Study, home: Home = None, store: StoreUrl = None, data: Data = None, as_json: AsJson = False) -> None:
+    """Say what became of every indexed scan, from the store alone."""
+    with errors_in_words():
+        execution(home, store, data)
+        from flows.summary import print_status
+        from flows.workspace import open_workspace
+
+        workspace = open_workspace(study_path(study))
+        share = print_status(workspace, as_json)
+    exit_by_share(share, workspace.study.excluded_tolerance)
+
+
+@app.command(epilog="Example: `padflow report phantom --home demo --data demo/data`")
+def report(study: Study, home: Home = None, store: StoreUrl = None, data: Data = None, as_json: AsJson = False) -> None:
+    """Write the HTML report and print its path."""
+    with errors_in_words():
+        execution(home, store, data)
+        from flows.study import report as flow
+
+        path = flow(study_path(study))
+    tell(as_json, {"report": str(path)}, lambda: typer.echo(str(path)))
+
+
+@app.command(epilog="Example: `padflow predict models:/brain-age@champion sub-01_T1w.nii.gz --age 54.5 --out ages.csv`")
+def predict(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS or models:/NAME/VERSION.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE…", help="NIfTI files: paths or URLs.")],
+    out: Annotated[Path | None, typer.Option(help="Write the table here (.csv, .tsv or .parquet).")] = None,
+    age: Annotated[float | None, typer.Option(help="Age in years, where all images are of one subject.")] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Brain age of new scans with a registered model."""
+    with errors_in_words():
+        execution(home)
+        from flows.predict import predict_images
+        from flows.summary import print_predictions
+        from infra.settings import load_settings
+
+        table = predict_images(load_settings(), model, images, age)
+        print_predictions(table, out, as_json)
+    if (table["status"] != "ok").any():
+        raise typer.Exit(EXIT_TOO_MANY_EXCLUDED)
+
+
+@app.command(epilog="Example: `padflow phantom data/train --subjects 100 --sites 3 --seed 1 --patients 0`")
+def phantom(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the new BIDS data set.")],
+    subjects: Annotated[int, typer.Option(min=1, help="How many people.")] = 20,
+    sites: Annotated[int, typer.Option(min=1, help="How many scanners.")] = 2,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    patients: Annotated[float, typer.Option(min=0, max=1, help="Share of people with MS.")] = 0.4,
+    visits: Annotated[int, typer.Option("--sessions", min=1, help="Sessions per person, about a year apart.")] = 1,
+    stripped: Annotated[bool, typer.Option("--stripped", help="Brains without skull.")] = False,
+    workers: Workers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a phantom cohort with planted effects, and the truth beside it."""
+    with errors_in_words():
+        execution(workers=workers)
+        from flows.summary import make_phantom
+
+        make_phantom(out, subjects, sites, seed, patients, visits, "stripped" if stripped else "head", as_json)
+
+
+def tell(as_json: bool, result: Any, otherwise: Callable[[], None]) -> None:
+    """Print a result for a script or for a person."""
+    if as_json:
+        typer.echo(json.dumps(result, indent=1, default=str))
+    else:
+        otherwise()
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,60 @@
+"""Index every cohort of a study and prepare every scan that the store lacks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.progress_bars import counter, progress_bars
+from flows.workspace import open_workspace
+from infra.clusters import connect
+from tasks.steps.preprocess import prepare_slice, slices
+
+# Two slices at a time, so that the end of one does not leave workers idle.
+SLICES_AT_A_TIME = 2
+
+
+class ScansLeft(RuntimeError):
+    """Storage or a worker failed for some scans; the next run does them."""
+
+
+@flow(name="preprocess", task_runner=ThreadPoolTaskRunner(max_workers=SLICES_AT_A_TIME), validate_parameters=False)
+def preprocess(study_path: str, rehash: bool = False) -> dict[str, int]:
+    """Prepare what is missing; scans that are prepared or excluded already are not touched.
+
+    Args:
+        study_path: The study file.
+        rehash: Read every file again when indexing.
+
+    Returns:
+        How many scans were `prepared` and `excluded` by this run.
+
+    Raises:
+        ScansLeft: Some scans could be neither prepared nor excluded.
+    """
+    workspace = open_workspace(study_path)
+    with progress_bars() as progress:
+        states = workspace.index(progress, rehash)
+        missing = [(state.spec.name, scan) for state in states for scan in state.missing]
+        if not missing:
+            return {"prepared": 0, "excluded": 0}
+        advance = counter(progress, "preprocess")(len(missing))
+        futures = []
+        with connect(workspace.settings) as client:
+            for number, part in enumerate(slices([scan for _, scan in missing])):
+                label = f"{number * len(part) + 1} to {number * len(part) + len(part)} of {len(missing)}"
+                key = workspace.recipe_key
+                recipe = workspace.study.recipe
+                futures.append(prepare_slice.submit(client, workspace.store, part, recipe, key, label, advance))
+            results = [future.result() for future in futures]
+    return _summary(results)
+
+
+def _summary(results: list[dict[str, Any]]) -> dict[str, int]:
+    failed = {scan: why for result in results for scan, why in result["failed"].items()}
+    if failed:
+        shown = "\n".join(f"  {scan}: {why}" for scan, why in list(failed.items())[:5])
+        raise ScansLeft(f"{len(failed)} scans are left, since storage failed for them; run again:\n{shown}")
+    return {name: sum(result[name] for result in results) for name in ("prepared", "excluded")}

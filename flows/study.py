@@ -1,0 +1,91 @@
+"""The whole study: preprocess → train → validate → associate → report, each doing only what the store lacks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from flows.associate import associate
+from flows.preprocess import preprocess
+from flows.progress_bars import console
+from flows.train import train
+from flows.validate import fitted, scored_states, validate
+from flows.workspace import Workspace, open_workspace
+from infra import layout
+from infra.storage import replace_file
+from tasks.steps.associate import cohorts_of
+from tasks.steps.progress import CohortState, association_key, predictions_key, validation_key
+from tasks.steps.report import local_report, report_key, write_report
+from tasks.steps.train import plan_training
+
+
+@flow(name="study", validate_parameters=False)
+def run_study(study_path: str, rehash: bool = False) -> dict[str, Any]:
+    """Run a study from raw scans to its report.
+
+    Args:
+        study_path: The study file.
+        rehash: Read every file again when indexing.
+
+    Returns:
+        What each stage did, and the report's path.
+    """
+    console.rule("1 of 5  preprocess")
+    prepared = preprocess(study_path, rehash)
+    console.rule("2 of 5  train")
+    registered = train(study_path)
+    console.rule("3 of 5  validate")
+    validate(study_path)
+    console.rule("4 of 5  associate")
+    fitted_now = associate(study_path)
+    console.rule("5 of 5  report")
+    path = report(study_path)
+    return {"preprocess": prepared, "model": registered, "associated": fitted_now, "report": str(path)}
+
+
+@flow(name="report", validate_parameters=False)
+def report(study_path: str) -> Path:
+    """Write the report, unless the store holds that of the same state already."""
+    workspace = open_workspace(study_path)
+    states = workspace.stored_states()
+    record, registered = fitted(workspace, states)
+    kept = kept_report(workspace, record["fit_key"], states)
+    if kept is not None:
+        return kept
+    study, settings, store = workspace.study, workspace.settings, workspace.store
+    return write_report(study, workspace.study_text, settings, store, record, registered, states)
+
+
+def kept_report(workspace: Workspace, fit_key: str, states: list[CohortState]) -> Path | None:
+    """The report of this very state as a file on this machine, or None where none was written yet."""
+    key = layout.report(report_key(workspace.study, fit_key, states))
+    if not workspace.store.exists(key):
+        return None
+    path = local_report(workspace.settings, workspace.study)
+    replace_file(path, workspace.store.read(key))
+    return path
+
+
+def stages_left(workspace: Workspace, states: list[CohortState]) -> list[str]:
+    """Which stages have something to do, from the store alone and without starting any server."""
+    if any(state.missing for state in states):
+        return ["preprocess", "train", "validate", "associate", "report"]
+    plan = plan_training(workspace.study, workspace.store, states)
+    if workspace.fit_record(plan.key) is None or workspace.registration(plan.key) is None:
+        return ["train", "validate", "associate", "report"]
+    study, store = workspace.study, workspace.store
+    scored = scored_states(states)
+    left = []
+    needed = [layout.predictions(predictions_key(plan.key, state)) for state in scored]
+    if scored:
+        needed.append(layout.validation(validation_key(study, plan.key, scored)))
+    if not all(map(store.exists, needed)):
+        left.append("validate")
+    fits = [association_key(plan.key, spec, cohorts_of(spec, scored)) for spec in study.associations]
+    if not all(store.exists(layout.association(key)) for key in fits):
+        left.append("associate")
+    if left or kept_report(workspace, plan.key, states) is None:
+        left.append("report")
+    return left

@@ -1,0 +1,221 @@
+"""What the command line prints: where a study stands and what came out, for a person or, as JSON, for a script."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from flows.progress_bars import counter, progress_bars
+from flows.validate import fitted, scored_states
+from flows.workspace import Workspace
+from infra import layout
+from infra.settings import load_settings
+from infra.storage import Store
+from tasks.steps.associate import association_table
+from tasks.steps.index import index_cohort
+from tasks.steps.progress import CohortState, excluded_share, validation_key
+from tasks.steps.report import local_report
+
+out = Console()
+COUNTS = ("indexed", "unused", "prepared", "excluded", "missing")
+
+
+def print_summary(workspace: Workspace, as_json: bool) -> float:
+    """Print a finished study's figures and where to look further; gives the share of excluded scans."""
+    states = workspace.stored_states()
+    record, registered = fitted(workspace, states)
+    scored = scored_states(states)
+    study, store = workspace.study, workspace.store
+    key = layout.validation(validation_key(study, record["fit_key"], scored))
+    metrics = store.read_table(key) if scored else pd.DataFrame()
+    associations = association_table(store, record["fit_key"], study.associations, scored)
+    report = local_report(workspace.settings, study)
+    if as_json:
+        body = {
+            "cohorts": [_cohort(state) for state in states],
+            "model": registered,
+            "metrics": _rows(metrics),
+            "associations": _rows(associations),
+            "report": str(report),
+            "tracking_uri": _without_password(workspace.settings.tracking_uri),
+        }
+        print(json.dumps(body, indent=1))
+    else:
+        out.print(_flow_table(states))
+        out.print(_metrics_table(metrics))
+        if not associations.empty:
+            out.print(_association_table(associations))
+        _print_places(workspace, registered, report)
+    return excluded_share(states)
+
+
+def print_status(workspace: Workspace, as_json: bool) -> float:
+    """Print what became of every indexed scan; gives the share of excluded scans."""
+    states = workspace.stored_states()
+    if as_json:
+        print(json.dumps({"cohorts": [_cohort(state) for state in states]}, indent=1))
+        return excluded_share(states)
+    out.print(_flow_table(states))
+    excluded = [(state.spec.name, item) for state in states for item in state.excluded]
+    if excluded:
+        table = Table("cohort", "scan", "stage", "reason", title="Excluded scans", title_justify="left")
+        for cohort, item in excluded:
+            table.add_row(cohort, item.scan_id, item.stage, item.reason)
+        out.print(table)
+    missing = [(state.spec.name, scan.scan_id) for state in states for scan in state.missing]
+    if missing:
+        out.print(f"{len(missing)} scans are not prepared yet, the first is {missing[0][1]}; `padflow run` does them")
+    return excluded_share(states)
+
+
+def index_root(root: str, cohort: str | None, rehash: bool, as_json: bool) -> None:
+    """Index one BIDS root and print what was found."""
+    settings = load_settings()
+    url = root if "://" in root else str(Path(root).absolute())
+    name = cohort or "".join(c if c.isalnum() or c in "-_" else "-" for c in url.rstrip("/").rsplit("/", 1)[-1])
+    store = Store(settings.store, settings.home / "cache")
+    with progress_bars() as progress:
+        indexed = index_cohort(store, name, url, rehash, counter(progress, f"index {name}"))
+    tables = indexed.tables
+    manifest = store.uri(layout.index_table(name, url, indexed.digest, "manifest"))
+    clinical = store.uri(layout.index_table(name, url, indexed.digest, "clinical"))
+    if as_json:
+        counts = tables.manifest["modality"].value_counts().to_dict()
+        body = {"cohort": name, "scans": counts, "manifest": manifest, "clinical": clinical}
+        print(json.dumps({**body, "problems": _rows(tables.problems)}, indent=1))
+        return
+    by_modality = ", ".join(f"{count} {kind}" for kind, count in tables.manifest["modality"].value_counts().items())
+    subjects = tables.manifest["participant_id"].nunique()
+    out.print(f"{name}: {len(tables.manifest)} scans ({by_modality or 'none'}) of {subjects} subjects")
+    for row in tables.problems.to_dict("records"):
+        out.print(f"  {row['kind']}: {row['path']}: {row['message']}", style="yellow", markup=False, highlight=False)
+    out.print(f"manifest  {manifest}\nclinical  {clinical}", soft_wrap=True, highlight=False)
+
+
+def print_predictions(table: pd.DataFrame, destination: Path | None, as_json: bool) -> None:
+    """Print predictions, or write them where the user asked."""
+    if destination is not None:
+        writers = {".csv": table.to_csv, ".tsv": lambda path, index: table.to_csv(path, sep="\t", index=index)}
+        writer: Any = writers.get(destination.suffix, table.to_parquet if destination.suffix == ".parquet" else None)
+        if writer is None:
+            raise ValueError(f"--out {destination}: expected a name that ends in .csv, .tsv or .parquet")
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        writer(destination, index=False)
+        out.print(f"{len(table)} rows in {destination}", soft_wrap=True)
+        return
+    if as_json:
+        print(json.dumps(_rows(table), indent=1))
+        return
+    shown = Table("image", "brain age", "spread", "brain-PAD", "status", "reason")
+    for row in table.to_dict("records"):
+        figures = [_years(row[name]) for name in ("predicted_age_years", "ensemble_spread_years", "brain_pad_years")]
+        shown.add_row(str(row["image"]), *figures, str(row["status"]), str(row["reason"]))
+    out.print(shown)
+
+
+def make_phantom(
+    folder: Path,
+    subjects: int,
+    sites: int,
+    seed: int,
+    patients: float,
+    sessions: int,
+    variant: Literal["head", "stripped"],
+    as_json: bool,
+) -> None:
+    """Write a phantom cohort, with a progress bar."""
+    from tasks.science.imaging.phantom import PhantomSpec, write_phantom
+
+    spec = PhantomSpec(
+        subjects=subjects, sites=sites, seed=seed, patients=patients, sessions=sessions, variant=variant
+    )
+    workers = load_settings().workers
+    with progress_bars() as progress:
+        bar = progress.add_task(f"phantom {folder.name}", total=subjects * sessions)
+        write_phantom(spec, folder, workers, lambda done, total: progress.update(bar, completed=done, total=total))
+    body = {"root": str(folder), "subjects": subjects, "truth": str(folder / "derivatives" / "phantom-truth")}
+    if as_json:
+        print(json.dumps(body))
+    else:
+        out.print(f"{subjects} subjects in {folder}, the planted truth in {body['truth']}", soft_wrap=True)
+
+
+def _flow_table(states: list[CohortState]) -> Table:
+    table = Table("cohort", "role", *COUNTS, title="Scans", title_justify="left")
+    for state in states:
+        table.add_row(state.spec.name, state.spec.role, *(str(state.counts[name]) for name in COUNTS))
+    return table
+
+
+def _metrics_table(metrics: pd.DataFrame) -> Table:
+    title = "Brain age of unseen cohorts: estimate [95% CI over subjects]"
+    table = Table("cohort", "predictor", "", "n", "MAE, years", "R²", "r", title=title, title_justify="left")
+    if metrics.empty:
+        return table
+    overall = metrics[metrics["group"] == "overall"]
+    for (cohort, correction, predictor), rows in overall.groupby(["cohort", "correction", "predictor"], sort=False):
+        by_metric = rows.set_index("metric")
+        cells = [_estimate(by_metric.loc[name]) if name in by_metric.index else "" for name in ("mae", "r2", "pearson_r")]
+        table.add_row(str(cohort), str(predictor), str(correction), str(rows["n_subjects"].iloc[0]), *cells)
+    return table
+
+
+def _association_table(associations: pd.DataFrame) -> Table:
+    title = "Associations of brain-PAD (raw)"
+    table = Table("model", "term", "estimate [95% CI]", "p", "q", "n", title=title, title_justify="left")
+    for row in associations.to_dict("records"):
+        if not row.get("of_interest"):
+            continue
+        cells = [f"{row[name]:.3g}" if pd.notna(row[name]) else "–" for name in ("p_value", "q_value")]
+        table.add_row(str(row["model"]), str(row["term"]), _estimate(row), *cells, str(row["n_used"]))
+    return table
+
+
+def _print_places(workspace: Workspace, registered: dict[str, Any], report: Path) -> None:
+    tracking = _without_password(workspace.settings.tracking_uri)
+    aliases = " and ".join(registered["aliases"])
+    lines = [
+        f"report  {report}",
+        f"        open it in a browser: xdg-open {report}",
+        f"model   {registered['uri']} ({aliases})",
+        f"MLflow  {tracking}",
+        f"        open it: mlflow server --backend-store-uri {tracking} --port 5000, then http://127.0.0.1:5000",
+        f"store   {workspace.store.url}",
+    ]
+    out.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
+
+
+def _cohort(state: CohortState) -> dict[str, Any]:
+    return {
+        "name": state.spec.name,
+        "role": state.spec.role,
+        **state.counts,
+        "exclusions": [asdict(item) for item in state.excluded],
+        "missing_scans": [scan.scan_id for scan in state.missing],
+    }
+
+
+def _estimate(row: Any) -> str:
+    if pd.isna(row["ci_low"]):
+        return "not estimable" if pd.isna(row["estimate"]) else f"{row['estimate']:.2f}"
+    return f"{row['estimate']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"
+
+
+def _years(value: float) -> str:
+    return "–" if pd.isna(value) else f"{value:.1f}"
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    # Through pandas' own writer, which turns what is undefined into null.
+    return list(json.loads(table.to_json(orient="records")))
+
+
+def _without_password(uri: str) -> str:
+    scheme, separator, rest = uri.partition("://")
+    return f"{scheme}://{rest.rsplit('@', 1)[-1]}" if separator and "@" in rest.split("/")[0] else uri

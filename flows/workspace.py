@@ -1,0 +1,82 @@
+"""What every flow of a study starts from: the study, the settings, the store and the state of each cohort."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from flows.progress_bars import counter
+from infra import layout
+from infra.settings import Settings, load_settings
+from infra.storage import Store
+from infra.study import Study, load_study, resolve_root
+from tasks.science.imaging.recipe import recipe_digest
+from tasks.steps.index import index_cohort, latest_index
+from tasks.steps.progress import CohortState, cohort_state
+
+
+class NotReady(ValueError):
+    """A stage was asked for before what it builds on is done."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A study and where it runs."""
+
+    study: Study
+    study_text: str
+    settings: Settings
+    store: Store
+
+    @property
+    def recipe_key(self) -> str:
+        """The digest of the study's recipe."""
+        return recipe_digest(self.study.recipe)
+
+    def index(self, progress: Progress, rehash: bool = False) -> list[CohortState]:
+        """Read every cohort's BIDS root anew and compare with the store."""
+        states = []
+        for spec in self.study.cohorts:
+            root = resolve_root(spec.root, self.settings.data)
+            indexed = index_cohort(self.store, spec.name, root, rehash, counter(progress, f"index {spec.name}"))
+            states.append(cohort_state(self.store, spec, indexed, self.study.recipe.modality, self.recipe_key))
+        return states
+
+    def stored_states(self) -> list[CohortState]:
+        """Where each cohort stands by its newest index, from the store alone.
+
+        Raises:
+            NotReady: A cohort was never indexed.
+        """
+        states = []
+        for spec in self.study.cohorts:
+            root = resolve_root(spec.root, self.settings.data)
+            indexed = latest_index(self.store, spec.name, root)
+            if indexed is None:
+                raise NotReady(
+                    f"cohort {spec.name!r} ({root}) is not indexed in {self.store.url}; "
+                    f"run `padflow preprocess` or `padflow run` on the study first, with the same --store and --data"
+                )
+            states.append(cohort_state(self.store, spec, indexed, self.study.recipe.modality, self.recipe_key))
+        return states
+
+    def fit_record(self, fit_key: str) -> dict[str, Any] | None:
+        """What was fitted under a key, or None."""
+        key = layout.fit_record(fit_key)
+        return dict(self.store.read_json(key)) if self.store.exists(key) else None
+
+    def registration(self, fit_key: str) -> dict[str, Any] | None:
+        """Under which version a fit stands in the settings' registry, or None."""
+        key = layout.registration(fit_key, self.settings.registry_uri)
+        return dict(self.store.read_json(key)) if self.store.exists(key) else None
+
+
+def open_workspace(study_path: str) -> Workspace:
+    """Load a study and connect to its store, as the environment says."""
+    path = Path(study_path)
+    settings = load_settings()
+    study = load_study(path)
+    return Workspace(study, path.read_text(), settings, Store(settings.store, settings.home / "cache"))

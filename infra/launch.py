@@ -1,0 +1,73 @@
+"""Start the training job as a process group of its own, since Lightning's DDP would re-run the flow that calls it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+LAST_LINES = 40
+
+
+class TrainingFailed(RuntimeError):
+    """The job ended without a model; the message holds the end of its output."""
+
+
+def run_training(job_file: Path, processes: int, on_epoch: Callable[[dict[str, Any]], None]) -> None:
+    """Run `lightning_modules` on a job by torchrun and follow it.
+
+    Args:
+        job_file: JSON of a `TrainingJob`.
+        processes: Ranks on this machine: one per GPU, or that many gloo processes on a CPU.
+        on_epoch: Called with each epoch's figures as the job prints them.
+
+    Raises:
+        TrainingFailed: The job ended with an error.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command += ["-m", "lightning_modules", str(job_file)]
+    environment = {**os.environ, "PADFLOW_PARENT_PID": str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+    environment.setdefault("OMP_NUM_THREADS", "1")
+    # The job is found wherever padflow is installed, whatever folder the user stands in.
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [_install_folder(), environment.get("PYTHONPATH")]))
+    tail: list[str] = []
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
+        assert process.stdout is not None  # noqa: S101 (for the type checker)
+        for line in process.stdout:
+            figures = _epoch_figures(line)
+            if figures is not None:
+                on_epoch(figures)
+            else:
+                tail = [*tail[1 - LAST_LINES :], line.rstrip()]
+    if process.returncode:
+        raise TrainingFailed(f"the training job ended with code {process.returncode}:\n" + "\n".join(tail))
+
+
+def training_processes(wanted: int) -> int:
+    """One rank per GPU where there are some, else the study's number of CPU processes."""
+    import torch
+
+    return torch.cuda.device_count() or wanted
+
+
+def _install_folder() -> str:
+    spec = importlib.util.find_spec("lightning_modules")
+    locations = list(spec.submodule_search_locations or []) if spec else []
+    return str(Path(locations[0]).parent) if locations else ""
+
+
+def _epoch_figures(line: str) -> dict[str, Any] | None:
+    if not line.startswith("{"):
+        return None
+    try:
+        figures = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return figures if isinstance(figures, dict) and "epoch" in figures else None

@@ -1,0 +1,123 @@
+"""The registered model's own code: MLflow runs this file where the model is loaded, far from padflow.
+
+It is logged as a file, never pickled. It finds the preprocessing and the networks in a package that travels with the
+model under a name made from its content, so that a consumer's own `tasks` or `infra` are left alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pandas as pd
+import torch
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+IMAGE_LIMIT_BYTES = 512 * 2**20
+COLUMNS = (
+    "predicted_age_years",
+    "ensemble_spread_years",
+    "corrected_age_years",
+    "brain_pad_years",
+    "corrected_brain_pad_years",
+    "status",
+    "reason",
+)
+
+
+class BrainAgeModel(PythonModel):
+    """Brain age of raw images, or of volumes that padflow prepared. Every input row gives one output row.
+
+    Input columns: `image` (path or URL of a NIfTI file) or `prepared` (path of a prepared `.npy`); `age_years` may be
+    given. `status` is `ok`, `rejected` (the image cannot be used), `unreadable` (storage failed) or
+    `outside-age-range`; a row that is not `ok` holds no number, and `reason` says why.
+    """
+
+    def load_context(self, context: Any) -> None:
+        """Read the contract and the weights (safetensors, so nothing is executed)."""
+        folder = Path(context.artifacts["model"])
+        self.contract = json.loads((folder / "contract.json").read_text())
+        package = self.contract["package"]
+        self._records = importlib.import_module(f"{package}.records")
+        self._recipe_module = importlib.import_module(f"{package}.science.imaging.recipe")
+        self._grid = importlib.import_module(f"{package}.science.imaging.grid")
+        self._age_bias = importlib.import_module(f"{package}.science.statistics.age_bias")
+        self._networks = importlib.import_module(f"{package}.networks.build")
+        self._recipe = self._records.Recipe(**_tuples(self.contract["recipe"]))
+        self._network = self._records.NetworkSpec(**_tuples(self.contract["network"]))
+        self._members = [self._networks.load_network(self._network, folder / name) for name in self.contract["weights"]]
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Predict row by row, so that one bad image cannot spoil its neighbours."""
+        del context, params
+        rows = [self._row(row) for row in model_input.to_dict("records")]
+        return pd.DataFrame(rows, columns=list(COLUMNS), index=model_input.index)
+
+    def _row(self, row: dict[str, Any]) -> dict[str, Any]:
+        blank: dict[str, Any] = {**dict.fromkeys(COLUMNS[:5], float("nan")), "status": "ok", "reason": ""}
+        age_years = row.get("age_years")
+        age_years = None if age_years is None or pd.isna(age_years) else float(age_years)
+        try:
+            volume = self._volume(row)
+        except self._records.ScanRejected as rejection:
+            return {**blank, "status": "rejected", "reason": str(rejection)}
+        except (OSError, ValueError) as error:
+            return {**blank, "status": "unreadable", "reason": f"{type(error).__name__}: {error}"}
+        low, high = self.contract["age_range_years"]
+        if age_years is not None and not low <= age_years <= high:
+            reason = f"age {age_years:g} is outside the ages that the model was trained on, {low:g} to {high:g} years"
+            return {**blank, "status": "outside-age-range", "reason": reason}
+        batch = torch.from_numpy(volume)[None, None]
+        ages = np.array([float(self._networks.expected_ages_of(m, self._network, batch)) for m in self._members])
+        if not np.isfinite(ages).all():
+            return {**blank, "status": "rejected", "reason": "the network gave no finite age for this volume"}
+        return {**blank, **self._figures(ages, age_years)}
+
+    def _figures(self, ages: np.ndarray, age_years: float | None) -> dict[str, float]:
+        predicted = float(ages.mean())
+        figures = {"predicted_age_years": predicted}
+        if len(ages) > 1:
+            figures["ensemble_spread_years"] = float(ages.std(ddof=1))
+        if age_years is None:
+            return figures
+        figures["brain_pad_years"] = predicted - age_years
+        if self.contract["age_bias"] is not None:
+            bias = self._records.AgeBias(**self.contract["age_bias"])
+            corrected = float(self._age_bias.correct_de_lange(np.array([predicted]), np.array([age_years]), bias)[0])
+            figures["corrected_age_years"] = corrected
+            figures["corrected_brain_pad_years"] = corrected - age_years
+        return figures
+
+    def _volume(self, row: dict[str, Any]) -> np.ndarray:
+        prepared, image = row.get("prepared"), row.get("image")
+        if isinstance(prepared, str) and prepared:
+            volume = np.load(io.BytesIO(Path(prepared).read_bytes()), allow_pickle=False)
+            shape, _ = self._grid.study_grid(self._recipe)
+            if volume.shape != tuple(shape):
+                raise ValueError(f"prepared volume has shape {volume.shape}, the model expects {tuple(shape)}")
+            return np.asarray(volume, dtype=np.float32)
+        if not isinstance(image, str) or not image:
+            raise ValueError("the row has neither `image` (a path or URL of a NIfTI file) nor `prepared`")
+        prepared_scan = self._recipe_module.prepare_scan(_read_limited(image), self._recipe)
+        return np.asarray(prepared_scan.volume, dtype=np.float32)
+
+
+def _read_limited(uri: str) -> bytes:
+    with fsspec.open(uri, "rb") as file:
+        content = bytes(file.read(IMAGE_LIMIT_BYTES + 1))
+    if len(content) > IMAGE_LIMIT_BYTES:
+        raise ValueError(f"{uri} is larger than {IMAGE_LIMIT_BYTES // 2**20} MiB")
+    return content
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+set_model(BrainAgeModel())

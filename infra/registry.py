@@ -1,0 +1,165 @@
+"""The model registry: a fitted ensemble becomes a version with an alias, with everything that it needs to predict."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types.schema import ColSpec, Schema
+
+from infra.layout import library_versions
+from tasks.records import AgeBias, NetworkSpec, Recipe
+
+PROJECT = Path(__file__).parents[1]
+# What the model needs at run time; the study's other engines stay out of a consumer's environment.
+REQUIREMENTS = (
+    "mlflow", "torch", "safetensors", "numpy", "scipy", "pandas", "nibabel", "SimpleITK", "nilearn", "jaxtyping",
+    "fsspec", "s3fs",
+)  # fmt: skip
+SIGNATURE = ModelSignature(
+    inputs=Schema(
+        [
+            ColSpec("string", "image", required=False),
+            ColSpec("string", "prepared", required=False),
+            ColSpec("double", "age_years", required=False),
+        ]
+    ),
+    outputs=Schema(
+        [
+            *[
+                ColSpec("double", name)
+                for name in (
+                    "predicted_age_years",
+                    "ensemble_spread_years",
+                    "corrected_age_years",
+                    "brain_pad_years",
+                    "corrected_brain_pad_years",
+                )
+            ],
+            ColSpec("string", "status"),
+            ColSpec("string", "reason"),
+        ]
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a registered model takes and how it was made; it travels with the weights."""
+
+    recipe: Recipe
+    recipe_digest: str
+    network: NetworkSpec
+    age_range_years: tuple[float, float]
+    age_bias: AgeBias | None
+    fit_key: str
+    study_digest: str
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """One version in the registry."""
+
+    name: str
+    version: str
+    model_uri: str
+    aliases: tuple[str, ...]
+
+    @property
+    def uri(self) -> str:
+        """The address that consumers load."""
+        return f"models:/{self.name}/{self.version}"
+
+
+def register(client: MlflowClient, run_id: str, name: str, contract: Contract, weights: list[Path]) -> RegisteredVersion:
+    """Log the model once and register it as `challenger`, and as `champion` where there is none yet.
+
+    Args:
+        client: Of the tracking server and the registry.
+        run_id: The run that fitted it.
+        name: Name in the registry.
+        contract: What it takes.
+        weights: One safetensors file per ensemble member.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        model_folder = Path(folder) / "model"
+        model_folder.mkdir()
+        package = copy_package(Path(folder))
+        names = [f"member-{number}.safetensors" for number in range(len(weights))]
+        for source, target in zip(weights, names, strict=True):
+            shutil.copyfile(source, model_folder / target)
+        text = json.dumps({**asdict(contract), "weights": names, "package": package.name}, allow_nan=False, indent=1)
+        (model_folder / "contract.json").write_text(text)
+        with mlflow.start_run(run_id=run_id):
+            logged = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(Path(__file__).with_name("registered_model.py")),
+                artifacts={"model": str(model_folder)},
+                code_paths=[str(package)],
+                signature=SIGNATURE,
+                pip_requirements=[f"{n}=={v}" for n, v in library_versions(*REQUIREMENTS).items()],
+                metadata={"fit_key": contract.fit_key, "recipe_digest": contract.recipe_digest},
+            )
+    version = mlflow.register_model(logged.model_uri, name, tags={"padflow.fit_key": contract.fit_key})
+    aliases = _set_aliases(client, name, str(version.version))
+    return RegisteredVersion(name, str(version.version), logged.model_uri, aliases)
+
+
+def _set_aliases(client: MlflowClient, name: str, version: str) -> tuple[str, ...]:
+    client.set_registered_model_alias(name, "challenger", version)
+    try:
+        client.get_model_version_by_alias(name, "champion")
+    except MlflowException:
+        client.set_registered_model_alias(name, "champion", version)
+        return ("challenger", "champion")
+    return ("challenger",)
+
+
+def copy_package(folder: Path) -> Path:
+    """Copy what a model needs of padflow into a package of a name of its own, made from its content.
+
+    Two versions of a model then load side by side in one process, and neither hides a consumer's modules.
+    """
+    draft = folder / "draft"
+    skip = shutil.ignore_patterns("__pycache__", "report", "cohort", "phantom*")
+    shutil.copytree(PROJECT / "tasks" / "science", draft / "science", ignore=skip)
+    shutil.copytree(PROJECT / "lightning_modules" / "networks", draft / "networks", ignore=skip)
+    shutil.copyfile(PROJECT / "tasks" / "records.py", draft / "records.py")
+    (draft / "__init__.py").touch()
+    content = hashlib.sha256()
+    for path in sorted(draft.rglob("*.py")):
+        content.update(str(path.relative_to(draft)).encode() + b"\0" + path.read_bytes())
+    return draft.rename(folder / f"padflow_model_{content.hexdigest()[:12]}")
+
+
+def load(uri: str) -> Any:
+    """Load a registered model for prediction.
+
+    Raises:
+        ValueError: There is no such model, version or alias.
+    """
+    try:
+        return mlflow.pyfunc.load_model(uri)
+    except MlflowException as error:
+        raise ValueError(
+            f"{uri}: {error.message}\nExpected models:/NAME@ALIAS or models:/NAME/VERSION of the registry at "
+            "MLFLOW_REGISTRY_URI (or --home, where padflow's embedded one is)."
+        ) from error
+
+
+def predict(model: Any, inputs: pd.DataFrame) -> pd.DataFrame:
+    """Predict by a loaded model; one output row per input row, in order."""
+    outputs = model.predict(inputs)
+    if len(outputs) != len(inputs):
+        raise RuntimeError(f"the model gave {len(outputs)} rows for {len(inputs)} images; it must give one each")
+    return pd.DataFrame(outputs)

@@ -1,0 +1,212 @@
+"""The study file: everything that alters results, and nothing about where they are computed."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, ClassVar, get_args, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from tasks.records import (
+    FORBID_UNKNOWN_KEYS,
+    AssociationSpec,
+    NetworkSpec,
+    Recipe,
+    Role,
+    TrainingSpec,
+    digest,
+)
+
+STUDIES = Path(__file__).parent / "studies"
+
+
+@dataclass(frozen=True)
+class CohortSpec:
+    """One cohort of the study.
+
+    Attributes:
+        name: Its name in keys, tables and the report.
+        role: `train` (healthy), `external` (healthy, never trained on) or `clinical` (patients and their controls).
+        root: BIDS root: a URL, or a path relative to the data folder (`--data`, `PADFLOW_DATA`).
+        select: Column of the clinical table → accepted values; other subjects are unused.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
+
+    name: str
+    role: Role
+    root: str
+    select: dict[str, tuple[str | float, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SplitSpec:
+    """Parts of the training cohort, by subject; `calibration` is seen by nothing but the age-bias fit."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
+
+    train: float = 0.7
+    validation: float = 0.15
+    calibration: float = 0.15
+    test: float = 0.0
+    seed: int = 0
+
+    def fractions(self) -> dict[str, float]:
+        """The parts that are used, by name."""
+        parts = {name: getattr(self, name) for name in ("train", "validation", "calibration", "test")}
+        return {name: fraction for name, fraction in parts.items() if fraction > 0}
+
+
+@dataclass(frozen=True)
+class ValidationSpec:
+    """How external validation resamples and what it stratifies by."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
+
+    resamples: int = 10_000
+    seed: int = 0
+    groups: tuple[str, ...] = ("site",)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A whole study. Each step receives only the parts that it uses, so a changed part redoes only its own steps.
+
+    Attributes:
+        name: Names the study's folder in the store and its MLflow experiment.
+        cohorts: Where the scans are and what each cohort is for.
+        recipe: How scans are prepared.
+        network: The network's shape.
+        training: How it is fitted.
+        splits: Parts of the training cohort.
+        seeds: One ensemble member is trained per seed.
+        validation: Bootstrap of the external metrics.
+        associations: Declared models of brain-PAD.
+        excluded_tolerance: Share of excluded scans above which the command line ends with exit code 3.
+        registered_model: Name in the MLflow registry.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
+
+    name: str
+    cohorts: tuple[CohortSpec, ...]
+    recipe: Recipe = field(default_factory=Recipe)
+    network: NetworkSpec = field(default_factory=NetworkSpec)
+    training: TrainingSpec = field(default_factory=TrainingSpec)
+    splits: SplitSpec = field(default_factory=SplitSpec)
+    seeds: tuple[int, ...] = (0,)
+    validation: ValidationSpec = field(default_factory=ValidationSpec)
+    associations: tuple[AssociationSpec, ...] = ()
+    excluded_tolerance: float = 0.1
+    registered_model: str = "brain-age"
+
+    def digest(self) -> str:
+        """Name the study by its content."""
+        return digest(asdict(self))
+
+    def cohorts_of(self, *roles: str) -> list[CohortSpec]:
+        """The cohorts that have one of the given roles, in the order of the file."""
+        return [cohort for cohort in self.cohorts if cohort.role in roles]
+
+
+def find_study(name_or_path: str) -> Path:
+    """Resolve what a user typed: a path to a TOML file, or the name of a study that ships with padflow."""
+    shipped = STUDIES / f"{name_or_path}.toml"
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    if "/" not in name_or_path and shipped.is_file():
+        return shipped
+    known = ", ".join(sorted(p.stem for p in STUDIES.glob("*.toml")))
+    raise ValueError(
+        f"no study file at {name_or_path!r}, and no study of that name ships with padflow (there are: {known}).\n"
+        "Give the path of a TOML file; the README's section 'Your own data' shows one."
+    )
+
+
+def load_study(path: Path) -> Study:
+    """Read and check a study file, so that a typo stops the run before any scan is touched.
+
+    Raises:
+        ValueError: The text is not TOML, a key is unknown (the nearest valid one is named), a value has the wrong
+            type, or the parts contradict one another.
+    """
+    try:
+        content = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: not valid TOML: {error}") from error
+    return parse_study(content, str(path))
+
+
+def parse_study(content: dict[str, Any], source: str = "study") -> Study:
+    """Check a study given as plain values, as from TOML."""
+    try:
+        study = TypeAdapter(Study).validate_python(content)
+    except ValidationError as error:
+        raise ValueError(f"{source}:\n" + "\n".join(_explain(item) for item in error.errors())) from error
+    _check_consistency(study, source)
+    return study
+
+
+def _explain(item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] not in ("unexpected_keyword_argument", "extra_forbidden"):
+        found = "" if item["type"] == "missing" else f"; found {item['input']!r}"
+        return f"  {where}: {item['msg'][0].lower()}{item['msg'][1:]}{found}"
+    valid = _valid_keys(item["loc"][:-1])
+    near = difflib.get_close_matches(str(item["loc"][-1]), valid, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(valid)}"
+    return f"  {where}: unknown key; {hint}"
+
+
+def _valid_keys(location: tuple[str | int, ...]) -> list[str]:
+    kind: Any = Study
+    for part in location:
+        if isinstance(part, int) or not is_dataclass(kind):
+            continue
+        hint = get_type_hints(kind)[str(part)]
+        kind = next((arg for arg in get_args(hint) if is_dataclass(arg)), hint)
+    return [f.name for f in fields(kind)] if is_dataclass(kind) else []
+
+
+def _check_consistency(study: Study, source: str) -> None:
+    problems = []
+    names = [cohort.name for cohort in study.cohorts]
+    problems += [f"cohort name {n!r} is used twice; give each its own" for n in set(names) if names.count(n) > 1]
+    for name in [study.name, *names, study.registered_model]:
+        if not name or not all(c.isalnum() or c in "-_" for c in name):
+            problems.append(f"name {name!r} is not made of letters, digits, '-' and '_'")
+    if not study.cohorts_of("train"):
+        problems.append('no cohort has role = "train"; a study needs one')
+    total = sum(study.splits.fractions().values())
+    if abs(total - 1) > 1e-9:
+        problems.append(f"splits add up to {total:g}; they must add up to 1")
+    if min(study.splits.train, study.splits.validation) <= 0:
+        problems.append("splits.train and splits.validation must be above 0")
+    for spec in study.associations:
+        unknown = [name for name in spec.cohorts if name not in names]
+        problems += [f"association {spec.name!r} names cohort {n!r}; there are: {', '.join(names)}" for n in unknown]
+        trained = {c.name for c in study.cohorts_of("train")} & set(spec.cohorts)
+        problems += [f"association {spec.name!r} uses {n!r}, which the model was trained on" for n in trained]
+    if not study.seeds or len(set(study.seeds)) < len(study.seeds):
+        problems.append("seeds must hold at least one seed, each once")
+    if problems:
+        raise ValueError(f"{source}:\n" + "\n".join(f"  {problem}" for problem in problems))
+
+
+def resolve_root(root: str, data: str) -> str:
+    """Where a cohort lies: a URL or absolute path as it stands, anything else below the data folder.
+
+    >>> resolve_root("site-a", "s3://bucket/raw")
+    's3://bucket/raw/site-a'
+    >>> resolve_root("s3://site-a/bids", "/data")
+    's3://site-a/bids'
+    """
+    if "://" in root or root.startswith("/"):
+        return root
+    base = data if "://" in data else os.path.abspath(data)  # noqa: PTH100 (resolving links would change the key)
+    return base.rstrip("/") + "/" + root.strip("/") if root.strip("/.") else base.rstrip("/")

@@ -1,0 +1,111 @@
+"""How a brain-age network is fitted: steps, optimiser and a validation that counts each scan once."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from tasks.records import NetworkSpec, TrainingSpec
+
+from .data import Item
+from .losses import expected_age_loss, soft_label_divergence
+from .networks.age_bins import expected_ages_years, soft_labels
+from .networks.build import build_network
+
+# Torch's default of 0.1 averages ten batches: over parts of four scans such statistics are too noisy to evaluate by.
+BATCH_NORM_MOMENTUM = 0.02
+
+
+class BrainAgeModule(pl.LightningModule):
+    """A network with its loss and schedule.
+
+    Under several ranks each keeps batch-norm statistics of its own part of the batch. They are averaged before every
+    validation, so that all ranks evaluate, stop and save by the same network.
+    """
+
+    def __init__(self, network: NetworkSpec, training: TrainingSpec, seed: int, total_steps: int, n_val: int) -> None:
+        super().__init__()
+        self.spec, self.training_spec, self.seed = network, training, seed
+        self.total_steps, self.n_val = total_steps, n_val
+        self.network = build_network(network)
+        self._val_rows = torch.empty(0)
+
+    def loss(self, logits: Tensor, ages_years: Tensor) -> Tensor:
+        """What the fit minimises, per batch: divergence from the soft label plus the weighted expected-age term."""
+        labels = soft_labels(ages_years, self.spec).to(logits)
+        divergence = soft_label_divergence(logits, labels)
+        weight = self.training_spec.expected_age_weight
+        return divergence + weight * expected_age_loss(logits, ages_years, self.spec) if weight else divergence
+
+    def on_train_batch_start(self, batch: Item, batch_idx: int) -> None:
+        # Dropout differs between ranks, and a resumed fit draws as the uninterrupted one would have.
+        draw = self.seed * 1_000_003 + self.global_step * 1_009 + self.global_rank
+        torch.manual_seed(draw % 2**63)
+        for layer in _batch_norms(self.network):
+            # A plain mean of all batches at first, so that the initial statistics do not linger.
+            layer.momentum = max(BATCH_NORM_MOMENTUM, 1 / (self.global_step + 1))
+
+    def training_step(self, batch: Item, batch_idx: int) -> Tensor:
+        _, volumes, ages_years = batch
+        loss = self.loss(self.network(volumes), ages_years)
+        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(volumes))
+        return loss
+
+    def on_validation_start(self) -> None:
+        self._average_batch_norm()
+        self._val_rows = torch.zeros(self.n_val, 3, dtype=torch.float64, device=self.device)
+
+    def validation_step(self, batch: Item, batch_idx: int) -> None:
+        indices, volumes, ages_years = batch
+        logits = self.network(volumes).double()
+        errors_years = (expected_ages_years(logits, self.spec) - ages_years).abs()
+        pairs = zip(logits, soft_labels(ages_years, self.spec), strict=True)
+        losses = torch.stack([soft_label_divergence(row[None], label[None]) for row, label in pairs])
+        self._val_rows[indices] = torch.stack([errors_years, losses, torch.ones_like(losses)], dim=1)
+
+    def on_validation_epoch_end(self) -> None:
+        """Gather the ranks' rows; no scan is repeated, so that the mean is that of one process."""
+        _sum_over_ranks(self._val_rows)
+        if not bool((self._val_rows[:, 2] == 1).all()):
+            raise RuntimeError("a validation scan was evaluated never or twice")
+        mae_years, loss = self._val_rows[:, 0].mean(), self._val_rows[:, 1].mean()
+        if not torch.isfinite(mae_years):
+            raise ValueError(
+                f"the validation MAE of epoch {self.current_epoch} is not finite: the fit diverged. "
+                f"Lower learning_rate (now {self.training_spec.learning_rate})."
+            )
+        self.log_dict({"val_mae_years": mae_years, "val_loss": loss}, sync_dist=True)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW under one cosine cycle with a warm-up: few epochs suffice (Smith & Topin 2018, arXiv:1708.07120)."""
+        spec = self.training_spec
+        # A decay of batch-norm scales and biases only pulls them from where the statistics want them.
+        decayed = [p for p in self.network.parameters() if p.ndim > 1]
+        kept = [p for p in self.network.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=spec.learning_rate, total_steps=self.total_steps, pct_start=0.25, cycle_momentum=False
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _average_batch_norm(self) -> None:
+        for layer in _batch_norms(self.network):
+            for statistic in (layer.running_mean, layer.running_var):
+                if statistic is not None:
+                    ranks = _sum_over_ranks(statistic)
+                    statistic.div_(ranks)
+
+
+def _batch_norms(network: nn.Module) -> list[nn.BatchNorm3d]:
+    return [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm3d)]
+
+
+def _sum_over_ranks(values: Tensor) -> int:
+    """Add up a tensor in place over all ranks; return their number."""
+    if not torch.distributed.is_initialized():
+        return 1
+    torch.distributed.all_reduce(values)
+    return torch.distributed.get_world_size()

@@ -1,0 +1,157 @@
+"""Prepared scans as batches, alike whatever the number of ranks and loader workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from tasks.records import TrainingRow
+from tasks.science.arrays import Volume
+
+from .augmentation import Augmentation
+
+Item = tuple[int, Tensor, Tensor]
+
+
+def read_volume(path: Path) -> Volume:
+    """Read one prepared scan.
+
+    Args:
+        path: A `.npy` file of shape (i, j, k), floating point.
+
+    Returns:
+        Unitless z-scored intensities, float32, shape (i, j, k).
+
+    Raises:
+        ValueError: The file holds something else, or values that are not finite.
+    """
+    stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    if stored.ndim != 3 or stored.dtype.kind != "f":
+        raise ValueError(
+            f"{path} holds {stored.dtype} of shape {stored.shape}; expected a prepared scan: floats of shape (i, j, k)."
+        )
+    volume = np.array(stored, dtype=np.float32)
+    if not np.isfinite(volume).all():
+        raise ValueError(f"{path} holds values that are not finite; prepare the scan again.")
+    return volume
+
+
+def common_grid(rows: Sequence[TrainingRow]) -> tuple[int, ...]:
+    """Check that all scans share a grid, before hours of training rather than in the middle of them.
+
+    Returns:
+        The shape (i, j, k) in voxels.
+
+    Raises:
+        ValueError: Two scans differ in shape.
+    """
+    first = rows[0]
+    grid: tuple[int, ...] = np.load(first.path, mmap_mode="r", allow_pickle=False).shape
+    for row in rows:
+        found = np.load(row.path, mmap_mode="r", allow_pickle=False).shape
+        if found != grid:
+            raise ValueError(
+                f"{row.scan_id} ({row.path}) has shape {found}, {first.scan_id} has {grid}; prepare all scans of a fit "
+                "by one recipe."
+            )
+    return grid
+
+
+class PreparedScans(Dataset[Item]):
+    """Scans by (epoch, index). The epoch travels with the index, so that loader workers need no state."""
+
+    def __init__(self, rows: Sequence[TrainingRow], augmentation: Augmentation | None = None) -> None:
+        self.rows = tuple(rows)
+        self.augmentation = augmentation
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, epoch_and_index: tuple[int, int]) -> Item:
+        """Return (index, volume float32 of shape (1, i, j, k), age in years as float64)."""
+        epoch, index = epoch_and_index
+        row = self.rows[index]
+        volume = read_volume(Path(row.path))
+        if self.augmentation is not None:
+            volume = self.augmentation.apply(volume, row.scan_id, epoch)
+        return index, torch.from_numpy(volume)[None], torch.tensor(row.age_years, dtype=torch.float64)
+
+
+def epoch_batches(n_scans: int, batch_size: int, ranks: int, seed: int, epoch: int) -> list[list[int]]:
+    """Shuffle one epoch into global batches that every rank can share equally.
+
+    The order depends on seed and epoch alone, and rank r takes the r-th part of every batch: so N ranks step through
+    the same global batches as one. Batch norm needs two scans per rank, so that a remainder of fewer is left out of
+    this epoch (another draw leaves others out of the next).
+
+    Args:
+        n_scans: Scans to draw from.
+        batch_size: Global batch; the last batch may be smaller.
+        ranks: Processes that share a batch.
+        seed: The fit's seed.
+        epoch: From 0.
+
+    Returns:
+        Batches of distinct indices, each of a size that `ranks` divides, at least 2 per rank.
+
+    Raises:
+        ValueError: The batch is not divisible by the ranks, or there are too few scans for one batch.
+    """
+    if batch_size % ranks or batch_size < 2 * ranks:
+        raise ValueError(
+            f"batch_size {batch_size} over {ranks} processes; batch_size is the global batch: give a multiple of "
+            f"{ranks}, at least {2 * ranks} (batch norm needs two scans per process)."
+        )
+    if n_scans < 2 * ranks:
+        raise ValueError(
+            f"{n_scans} training scans over {ranks} processes; batch norm needs two scans per process: give more scans "
+            "or fewer processes."
+        )
+    order = np.random.default_rng([seed, epoch]).permutation(n_scans)
+    batches = [order[start : start + batch_size] for start in range(0, n_scans, batch_size)]
+    shared = [batch[: len(batch) - len(batch) % ranks].tolist() for batch in batches]
+    return [batch for batch in shared if len(batch) >= 2 * ranks]
+
+
+class RankBatches(Sampler[list[tuple[int, int]]]):
+    """One rank's part of each global batch, as (epoch, index) pairs."""
+
+    def __init__(self, n_scans: int, batch_size: int, rank: int, ranks: int, seed: int) -> None:
+        self.n_scans, self.batch_size, self.rank, self.ranks, self.seed = n_scans, batch_size, rank, ranks, seed
+        self.epoch = 0
+        self._steps = len(self._global_batches())
+
+    @property
+    def sampler(self) -> RankBatches:
+        """Lightning tells the epoch to `batch_sampler.sampler`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def _global_batches(self) -> list[list[int]]:
+        return epoch_batches(self.n_scans, self.batch_size, self.ranks, self.seed, self.epoch)
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for batch in self._global_batches():
+            per_rank = len(batch) // self.ranks
+            mine = batch[self.rank * per_rank : (self.rank + 1) * per_rank]
+            yield [(self.epoch, index) for index in mine]
+
+
+def unpadded_batches(n_scans: int, batch_size: int, rank: int, ranks: int) -> list[list[tuple[int, int]]]:
+    """One rank's part of an evaluation: each scan on exactly one rank, where a DistributedSampler would repeat some.
+
+    Returns:
+        Batches of (0, index) pairs; parts of different ranks may differ in length, by one scan at most.
+    """
+    mine = [(0, index) for index in range(rank, n_scans, ranks)]
+    return [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]

@@ -1,0 +1,227 @@
+"""Fit one network on the ranks that torch.distributed.run started."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import platform
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.strategies import DDPStrategy
+from torch.utils.data import DataLoader
+
+from tasks.records import TrainingJob, TrainingRow, digest
+
+from .augmentation import Augmentation
+from .brain_age_module import BrainAgeModule
+from .data import Item, PreparedScans, RankBatches, common_grid, unpadded_batches
+from .epoch_log import EpochLog
+from .networks.age_bins import soft_labels
+from .outputs import write_curves, write_predictions, write_report, write_weights, write_whole
+
+GPU_LOADER_WORKERS = 4
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place among those that fit together, as torch.distributed.run tells it."""
+
+    rank: int
+    world_size: int
+    local_world_size: int
+
+    @staticmethod
+    def of_environment() -> Ranks:
+        """Read RANK, WORLD_SIZE and LOCAL_WORLD_SIZE; without them the process is alone."""
+        rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        return Ranks(rank, world_size, int(os.environ.get("LOCAL_WORLD_SIZE", str(world_size))))
+
+
+def fit(job: TrainingJob) -> None:
+    """Fit the job's network and leave weights, report, curves and predictions in its output folder.
+
+    Every rank calls this with the same job. A fit that was interrupted goes on from its last whole epoch.
+
+    Args:
+        job: Specification, rows (local files) and output folder.
+
+    Raises:
+        ValueError: The job cannot be fitted as it stands; the message says what to change.
+    """
+    ranks = Ranks.of_environment()
+    check_job(job, ranks)
+    folder = Path(job.output_folder)
+    if ranks.rank == 0:
+        claim_folder(folder, job)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    pl.seed_everything(job.seed, workers=True, verbose=False)
+    train, validation = loaders(job, ranks)
+    steps = job.training.epochs * len(train)
+    module = BrainAgeModule(job.network, job.training, job.seed, steps, n_val=len(_of_split(job, "validation")))
+    log, stopping = EpochLog(ranks.world_size), Patience(job.training.patience)
+    best, last = _checkpoints(folder / "checkpoints")
+    last_path = folder / "checkpoints" / "last.ckpt"
+    with known_warnings():
+        trainer = pl.Trainer(callbacks=[log, stopping, best, last], max_epochs=job.training.epochs, **_setup(ranks))
+        resumed = str(last_path) if last_path.exists() else None
+        trainer.fit(module, train, validation, ckpt_path=resumed, weights_only=True)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    if ranks.rank == 0:
+        write_outputs(folder, job, ranks, log, stopped_early=stopping.stopped_epoch > 0)
+
+
+def check_job(job: TrainingJob, ranks: Ranks) -> None:
+    """Refuse, before any training, what would fail or mislead later.
+
+    Raises:
+        ValueError: Wrong number of processes, an empty split, a repeated scan, an age outside the bins, or volumes of
+            different shapes.
+    """
+    if job.training.processes != ranks.world_size:
+        raise ValueError(
+            f"the job asks for {job.training.processes} processes, {ranks.world_size} run; start it by `python -m "
+            f"torch.distributed.run --standalone --nproc-per-node {job.training.processes} -m lightning_modules JOB`."
+        )
+    train, validation = _of_split(job, "train"), _of_split(job, "validation")
+    if not train or not validation:
+        raise ValueError(
+            f"the job has {len(train)} training and {len(validation)} validation scans; both need at least one."
+        )
+    repeated = [scan_id for scan_id, count in Counter(row.scan_id for row in job.rows).items() if count > 1]
+    if repeated:
+        raise ValueError(f"{len(repeated)} scans stand in the job twice, the first is {repeated[0]}; list each once.")
+    soft_labels(torch.tensor([row.age_years for row in train + validation], dtype=torch.float64), job.network)
+    common_grid(job.rows)
+
+
+def claim_folder(folder: Path, job: TrainingJob) -> None:
+    """Tie the folder to what determines the weights, so that no fit resumes from another's checkpoint.
+
+    Raises:
+        ValueError: The folder belongs to another job.
+    """
+    rows = [{key: value for key, value in asdict(row).items() if key != "path"} for row in job.rows]
+    name = digest({"network": asdict(job.network), "training": asdict(job.training), "seed": job.seed, "rows": rows})
+    claim = folder / "checkpoints" / "job.sha256"
+    if claim.exists() and claim.read_text() != name:
+        raise ValueError(
+            f"{folder} holds checkpoints of another job (a field or a row differs); give an empty output_folder."
+        )
+    write_whole(claim, name.encode())
+
+
+def loaders(job: TrainingJob, ranks: Ranks) -> tuple[DataLoader[Item], DataLoader[Item]]:
+    """This rank's training batches, augmented, and its part of the validation scans, as they are."""
+    spec, train, validation = job.training, _of_split(job, "train"), _of_split(job, "validation")
+    augmentation = Augmentation(spec.flip_probability, spec.shift_voxels, job.seed)
+    workers: dict[str, Any] = {}
+    if torch.cuda.is_available():
+        workers = {"num_workers": GPU_LOADER_WORKERS, "persistent_workers": True, "pin_memory": True}
+    batches = RankBatches(len(train), spec.batch_size, ranks.rank, ranks.world_size, job.seed)
+    per_rank = spec.batch_size // ranks.world_size
+    held_out = unpadded_batches(len(validation), per_rank, ranks.rank, ranks.world_size)
+    return (
+        DataLoader(PreparedScans(train, augmentation), batch_sampler=batches, **workers),
+        DataLoader(PreparedScans(validation), batch_sampler=held_out, **workers),
+    )
+
+
+def write_outputs(folder: Path, job: TrainingJob, ranks: Ranks, log: EpochLog, stopped_early: bool) -> None:
+    """Write weights, curves and predictions, and the report last."""
+    weights = write_weights(folder, folder / "checkpoints" / "best.ckpt")
+    write_curves(folder, log.rows)
+    predicted = write_predictions(folder, job, weights)
+    pairs = zip(predicted, job.rows, strict=True)
+    errors = [abs(age_years - row.age_years) for age_years, row in pairs if row.split == "validation"]
+    best = min(log.rows, key=lambda row: row["val_mae_years"])
+    write_report(
+        folder,
+        {
+            "best_epoch": int(best["epoch"]),
+            "epochs_run": len(log.rows),
+            "stopped_early": stopped_early,
+            "val_mae_years": math.fsum(errors) / len(errors),
+            "duration_s": log.duration_s,
+            "throughput_scans_per_s": log.trained_scans / log.training_s if log.training_s else 0.0,
+            "world_size": ranks.world_size,
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+            "threads_per_process": torch.get_num_threads(),
+            "deterministic": not torch.cuda.is_available(),
+            "n_scans": dict(Counter(row.split for row in job.rows)),
+            "seed": job.seed,
+            "torch_version": torch.__version__,
+            "lightning_version": pl.__version__,
+        },
+    )
+
+
+@contextmanager
+def known_warnings() -> Iterator[None]:
+    """Silence what Lightning says about choices that are meant here, and its advertising."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        # Small volumes load faster in this process than they travel between processes.
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        # The folder holds this job's own claim and, on a resume, its checkpoints.
+        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+        # A cohort of tens of scans has fewer steps per epoch than Lightning's logging interval.
+        warnings.filterwarnings("ignore", ".*The number of training batches .* is smaller than the logging interval.*")
+        # Lightning 2.6 asks torch's tree specification by a name that torch 2.13 deprecates.
+        warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
+        yield
+
+
+def _of_split(job: TrainingJob, split: str) -> list[TrainingRow]:
+    return [row for row in job.rows if row.split == split]
+
+
+class Patience(EarlyStopping):
+    """Early stopping that a fit which was killed after its decision does not forget."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__("val_mae_years", mode="min", patience=epochs, check_on_train_epoch_end=True, verbose=False)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
+
+
+def _checkpoints(folder: Path) -> tuple[ModelCheckpoint, ModelCheckpoint]:
+    """The best network, and the last epoch with all that a resume needs; local, since resuming from s3:// is unsound."""
+    common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
+    best = ModelCheckpoint(filename="best", monitor="val_mae_years", mode="min", save_weights_only=True, **common)
+    return best, ModelCheckpoint(filename="last", **common)
+
+
+def _setup(ranks: Ranks) -> dict[str, Any]:
+    """Trainer arguments: where it runs, and none of Lightning's own logging, bars, sampling or sanity checks."""
+    gpu = torch.cuda.is_available()
+    strategy: Any = "auto"
+    if ranks.world_size > 1:
+        # Each rank keeps its own batch-norm statistics; the module averages them where they matter. Broadcasting at
+        # every step would also be a collective, on which parts of unequal length would hang.
+        strategy = DDPStrategy(process_group_backend="nccl" if gpu else "gloo", forward_sync_buffers=False)
+    return {
+        "accelerator": "gpu" if gpu else "cpu",
+        "devices": ranks.local_world_size,
+        "num_nodes": ranks.world_size // ranks.local_world_size,
+        "strategy": strategy,
+        # CUDA has no deterministic 3D max pooling.
+        "deterministic": not gpu,
+        "use_distributed_sampler": False,
+        "num_sanity_val_steps": 0,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }

@@ -1,0 +1,44 @@
+"""What a fit minimises."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import smooth_l1_loss
+
+from .networks.age_bins import AgeBinSpec, expected_ages_years
+
+
+def soft_label_divergence(logits: Tensor, labels: Tensor) -> Tensor:
+    """Kullback–Leibler divergence of the predicted distributions from the soft labels.
+
+    Args:
+        logits: Unnormalised log probabilities, shape (n, bins).
+        labels: Probabilities that sum to one per row, shape (n, bins).
+
+    Returns:
+        Mean over the n scans, in nats.
+
+    Reference: Peng et al. 2021, doi:10.1016/j.media.2020.101871.
+    """
+    log_predicted = torch.log_softmax(logits, dim=1)
+    # xlogy takes 0·log 0 as 0: bins far from the age hold an exact zero.
+    return (torch.special.xlogy(labels, labels) - labels * log_predicted).sum(dim=1).mean()
+
+
+def expected_age_loss(logits: Tensor, ages_years: Tensor, spec: AgeBinSpec) -> Tensor:
+    """Smooth L1 distance between expected and true age, in units of the label's sigma.
+
+    A divergence over narrow bins is almost flat far from the right bin; this term keeps its slope there, so that a
+    small cohort learns in fewer epochs.
+
+    Args:
+        logits: Unnormalised log probabilities, shape (n, bins).
+        ages_years: True ages, shape (n,).
+        spec: The bins.
+
+    Returns:
+        Mean over the n scans, unitless: quadratic within one sigma, linear beyond.
+    """
+    sigma_years = spec.label_sigma_years
+    return smooth_l1_loss(expected_ages_years(logits, spec) / sigma_years, ages_years.to(logits) / sigma_years)

@@ -1,0 +1,216 @@
+"""Frozen records that pass between steps.
+
+Records carry URIs, hashes and numbers; arrays never cross a task boundary. This file imports nothing but the
+standard library, so that it can travel with a registered model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
+
+Role = Literal["train", "external", "clinical"]
+SplitName = Literal["train", "validation", "calibration", "test"]
+FORBID_UNKNOWN_KEYS: dict[str, Any] = {"extra": "forbid"}
+
+
+def digest(value: Any) -> str:
+    """Name a value by its content, so that equal inputs find the outputs that they already made.
+
+    Args:
+        value: Anything that JSON can hold; dictionaries may be in any order.
+
+    Returns:
+        64 hexadecimal digits (SHA-256 of canonical JSON).
+    """
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class ScanRejected(Exception):
+    """A scan that cannot be used: a value to be counted with its reason, never a crash of the cohort."""
+
+    def __init__(self, stage: str, reason: str) -> None:
+        super().__init__(stage, reason)
+        self.stage = stage
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.stage}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class ScanRef:
+    """One indexed scan: where its bytes are and what they hash to."""
+
+    scan_id: str
+    cohort: str
+    participant_id: str
+    session_id: str
+    run: str
+    modality: str
+    uri: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class PreparedScan:
+    """A scan on the study's grid in the store."""
+
+    scan_id: str
+    sha256: str
+    key: str
+    quality: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A scan that is not used, at which stage and why, in words that a user can act on."""
+
+    scan_id: str
+    sha256: str
+    stage: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a raw scan becomes a prepared one. Every field alters the output, so every field is part of its key.
+
+    Attributes:
+        modality: BIDS suffix of the scans that the recipe takes.
+        resolution_mm: Isotropic voxel size of the prepared grid.
+        field_of_view_mm: Extent of the prepared grid in MNI space, (x, y, z); 160×192×160 after Peng et al. 2021.
+        mask: Where the brain mask comes from. `provided`: the input is skull-stripped; `template`: the MNI mask
+            through the registration; `auto`: detect which of the two it is.
+        bias_correction: Whether N4 runs.
+        clip_percentiles: Intensity percentiles within the brain that bound the values before the z-score.
+        seed: Seed of the registration's sampling.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
+
+    modality: str = "T1w"
+    resolution_mm: float = 1.0
+    field_of_view_mm: tuple[float, float, float] = (160.0, 192.0, 160.0)
+    mask: Literal["auto", "provided", "template"] = "auto"
+    bias_correction: bool = True
+    clip_percentiles: tuple[float, float] = (0.5, 99.5)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """The network's shape: what a checkpoint needs to be rebuilt.
+
+    Attributes:
+        name: Which network.
+        channels: Feature maps per block.
+        age_range_years: First and last edge of the soft-label bins; an age outside is refused.
+        bin_width_years: Width of a bin.
+        label_sigma_years: Width of the soft label (Peng et al. 2021: 1 year).
+        dropout: Probability before the last convolution.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
+
+    name: Literal["sfcn"] = "sfcn"
+    channels: tuple[int, ...] = (32, 64, 128, 256, 256, 64)
+    age_range_years: tuple[float, float] = (10.0, 100.0)
+    bin_width_years: float = 1.0
+    label_sigma_years: float = 1.0
+    dropout: float = 0.5
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """How the network is fitted. Every field alters the weights.
+
+    Attributes:
+        epochs: Most passes over the training scans; the learning-rate cycle spans them all.
+        batch_size: Global batch, divided over the processes.
+        learning_rate: Peak of the one-cycle schedule.
+        weight_decay: Of AdamW, on convolution kernels.
+        patience: Epochs without a better validation MAE before the fit stops.
+        flip_probability: Chance of a left-right mirror per training scan and epoch.
+        shift_voxels: Largest random whole-voxel shift along each axis.
+        processes: Ranks that share each batch; batch norm sees its rank's part.
+        expected_age_weight: Weight of the smooth L1 term on the expected age, in label sigmas, beside the divergence
+            from the soft label (0: Peng et al. 2021).
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
+
+    epochs: int = 60
+    batch_size: int = 8
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-3
+    patience: int = 20
+    flip_probability: float = 0.5
+    shift_voxels: int = 2
+    processes: int = 2
+    expected_age_weight: float = 0.5
+
+
+@dataclass(frozen=True)
+class TrainingRow:
+    """One prepared scan as the training job sees it: a local file, its label and its part."""
+
+    scan_id: str
+    participant_id: str
+    path: str
+    age_years: float
+    split: SplitName
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """Everything that `python -m lightning_modules JOB.json` needs; written as JSON beside its outputs."""
+
+    network: NetworkSpec
+    training: TrainingSpec
+    seed: int
+    rows: tuple[TrainingRow, ...]
+    output_folder: str
+
+
+@dataclass(frozen=True)
+class AgeBias:
+    """The line `predicted = alpha × age + beta` of held-out healthy predictions; corrections come from it."""
+
+    alpha: float
+    beta_years: float
+    n_subjects: int
+
+
+@dataclass(frozen=True)
+class AssociationSpec:
+    """One declared linear model.
+
+    Attributes:
+        name: Its name in tables.
+        formula: Wilkinson notation over the columns of predictions joined with the clinical table, of a safe subset.
+        cohorts: Names of the cohorts whose rows it uses.
+        sessions: `baseline` takes each subject's first session; `all` takes every one and fits a mixed model.
+        groups: Grouping column of the random intercept (mixed models).
+        where: Column → accepted values; rows outside are dropped and counted.
+        effects: Terms of interest, which form the FDR family; empty: every term but intercept, age and sex.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
+
+    name: str
+    formula: str
+    cohorts: tuple[str, ...]
+    sessions: Literal["baseline", "all"] = "baseline"
+    groups: str = "participant_id"
+    where: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    effects: tuple[str, ...] = ()
+
+
+def as_json(record: Any) -> str:
+    """Write a record as canonical JSON text."""
+    return json.dumps(asdict(record), sort_keys=True, allow_nan=False, indent=1)

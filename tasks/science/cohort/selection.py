@@ -1,0 +1,178 @@
+"""Which of a cohort's scans a study uses, and why not the others: every indexed scan is accounted for."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+
+from .bids import BidsIndex
+from .manifest import MANIFEST_DTYPES, check_manifest, same_content
+from .problems import examples
+from .tsv import as_number
+
+SELECTION_STAGE = "selection"
+NOT_MAGNITUDE = frozenset({"part-phase", "part-real", "part-imag"})
+RERUN_REMARK = "the last run is used, since a repeat is usually made because the first was bad"
+VARIANT_REMARK = "one image per session, the plainest name first; to use this one, select its `entities`"
+EVERYTHING: Mapping[str, Sequence[str | float | int]] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A cohort's scans in three parts: every manifest row stands in exactly one.
+
+    Attributes:
+        scans: Manifest rows that the study uses, each joined with its session's clinical row.
+        excluded: Rows that the study asked for and cannot use: scan_id, participant_id, sha256, stage, reason.
+        unused: Rows that the study did not ask for: scan_id, reason.
+    """
+
+    scans: pd.DataFrame
+    excluded: pd.DataFrame
+    unused: pd.DataFrame
+
+
+def select_scans(
+    index: BidsIndex, modality: str, select: Mapping[str, Sequence[str | float | int]] = EVERYTHING
+) -> Selection:
+    """Take at most one usable scan per session, with its age, and say why each other scan is not taken.
+
+    Args:
+        index: A cohort's index.
+        modality: BIDS suffix of the scans to use.
+        select: Column of the manifest or clinical table to accepted values; a scan must match every column.
+
+    Returns:
+        The partition of the manifest.
+
+    Raises:
+        ValueError: The cohort has no scan of this modality, or `select` names a column or value that is not there.
+    """
+    rows = check_manifest(index.manifest).merge(
+        index.clinical, on=["participant_id", "session_id"], how="left", validate="many_to_one"
+    )
+    _refuse_absent_modality(rows, modality)
+    unused = _why_unused(rows, index.clinical, modality, select)
+    reasons = _why_excluded(rows, unused == "")
+    asked, usable = unused == "", reasons == ""
+    excluded = rows.loc[asked & ~usable, ["scan_id", "participant_id", "sha256"]]
+    return Selection(
+        scans=rows[asked & usable].reset_index(drop=True),
+        excluded=excluded.assign(stage=SELECTION_STAGE, reason=reasons[asked & ~usable])
+        .astype("str")
+        .reset_index(drop=True),
+        unused=rows.loc[~asked, ["scan_id"]].assign(reason=unused[~asked]).astype("str").reset_index(drop=True),
+    )
+
+
+def _refuse_absent_modality(rows: pd.DataFrame, modality: str) -> None:
+    found = sorted(set(rows["modality"]))
+    if modality not in found:
+        held = f"scans of {', '.join(found)}" if found else "no scans at all"
+        raise ValueError(
+            f"modality {modality!r}: the cohort holds {held}{_nearest(modality, found)}. "
+            "Change the study's modality, or see the index's problems."
+        )
+
+
+def _why_unused(
+    rows: pd.DataFrame, clinical: pd.DataFrame, modality: str, select: Mapping[str, Sequence[str | float | int]]
+) -> pd.Series:
+    why = _reasons(rows, rows["modality"] != modality, "another modality: " + rows["modality"])
+    for column, accepted in select.items():
+        values = _accepted_values(rows, clinical, column, accepted)
+        shown = rows[column].astype("str").fillna("missing")
+        outside = _reasons(rows, ~rows[column].isin(values), f"not selected: {column} is " + shown)
+        why = why.where(why != "", outside)
+    return why
+
+
+def _reasons(rows: pd.DataFrame, applies: pd.Series, reason: pd.Series | str) -> pd.Series:
+    """The reason where it applies, "" elsewhere."""
+    return pd.Series(np.where(applies, reason, ""), rows.index, dtype="str")
+
+
+def _accepted_values(
+    rows: pd.DataFrame, clinical: pd.DataFrame, column: str, accepted: Sequence[str | float | int]
+) -> list[str | float]:
+    """Values that no row holds are refused: a misspelt group would otherwise be an empty study."""
+    names = [str(name) for name in rows.columns]
+    if column not in names:
+        raise ValueError(
+            f"select names the column {column!r}, which the cohort does not have{_nearest(column, names)}. "
+            f"Its columns: {', '.join(names)}."
+        )
+    if isinstance(accepted, str) or not isinstance(accepted, Sequence) or not accepted:
+        raise ValueError(f"select {column} = {accepted!r}: expected a list of accepted values, such as ['control'].")
+    held = rows[column] if column in MANIFEST_DTYPES else pd.concat([rows[column], clinical[column]])
+    values = [_as_value(value, held, column) for value in accepted]
+    for value in values:
+        if not (held == value).any():
+            present = [str(other) for other in sorted(held.dropna().unique())]
+            raise ValueError(
+                f"select asks for {column} = {value!r}, which no row has{_nearest(str(value), present)}. "
+                f"Values there are: {examples(present)}."
+            )
+    return values
+
+
+def _as_value(value: str | float, column: pd.Series, name: str) -> str | float:
+    if not pd.api.types.is_numeric_dtype(column):
+        return str(value)
+    number = as_number(value) if isinstance(value, str) else float(value)
+    if number is None:
+        raise ValueError(f"select asks for {name} = {value!r}, but the column holds numbers. Give a number.")
+    return number
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    by_lower = {other.casefold(): other for other in names}
+    close = difflib.get_close_matches(name.casefold(), list(by_lower), n=1, cutoff=0.5)
+    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
+
+
+def _why_excluded(rows: pd.DataFrame, asked: pd.Series) -> pd.Series:
+    parts = rows["entities"].str.split("_")
+    not_magnitude = pd.Series([not NOT_MAGNITUDE.isdisjoint(names) for names in parts], rows.index)
+    why = _reasons(rows, rows["size_bytes"] == 0, "the file has 0 bytes; copy it again and index the cohort anew")
+    for reasons in (
+        _reasons(rows, not_magnitude, "not a magnitude image: " + rows["entities"]),
+        _why_ambiguous(rows),
+        _reasons(rows, rows["age_years"].isna(), "no age; give one in participants.tsv or in sessions.tsv"),
+    ):
+        why = why.where(why != "", reasons)
+    return why.where(why != "", _why_superseded(rows, asked & (why == "")))
+
+
+def _why_ambiguous(rows: pd.DataFrame) -> pd.Series:
+    """Equal bytes under two names belong to at most one of them, and nobody can tell to which."""
+    why = [""] * len(rows)
+    slots = list(zip(rows["participant_id"], rows["session_id"], rows["modality"], strict=True))
+    names = rows["scan_id"].tolist()
+    for repeats in same_content(rows):
+        if len({slots[position] for position in repeats}) > 1:
+            reason = f"the same bytes stand under {examples([names[position] for position in repeats])}"
+            for position in repeats:
+                why[position] = f"{reason}; remove those that are not theirs"
+    return pd.Series(why, rows.index, dtype="str")
+
+
+def _why_superseded(rows: pd.DataFrame, usable: pd.Series) -> pd.Series:
+    """One scan per session: the plainest name, then the last run."""
+    sessions = list(zip(rows["participant_id"], rows["session_id"], strict=True))
+    names, entities, runs = rows["scan_id"].tolist(), rows["entities"].tolist(), rows["run"].tolist()
+    candidates = [position for position, is_usable in enumerate(usable) if is_usable]
+    best_last = sorted(candidates, key=lambda at: (entities[at], -int(runs[at] or 0), names[at]), reverse=True)
+    kept = {sessions[position]: position for position in best_last}
+    why = [""] * len(rows)
+    for position in candidates:
+        best = kept[sessions[position]]
+        if position != best:
+            remark = RERUN_REMARK if entities[position] == entities[best] else VARIANT_REMARK
+            why[position] = f"superseded by {names[best]}: {remark}"
+    return pd.Series(why, rows.index, dtype="str")

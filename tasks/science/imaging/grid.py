@@ -1,0 +1,62 @@
+"""The study's grid: the box in MNI space, and the voxels in it, that every prepared scan shares."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...records import Recipe
+from ..arrays import Affine, Mask, Volume
+from .orientation import spacing_mm
+from .resampling import resample
+from .template import brain_box_mm, mni_brain_mask, mni_template, mni_tissues
+
+Shape = tuple[int, int, int]
+
+
+def study_grid(recipe: Recipe) -> tuple[Shape, Affine]:
+    """Lay the recipe's box around the average brain.
+
+    The box is centred on the template brain's own box, since centring it at the MNI origin (the anterior commissure)
+    would cut the occipital lobe at 160 × 192 × 160 mm (Peng et al. 2021, doi:10.1016/j.media.2020.101871).
+
+    Args:
+        recipe: Gives resolution and field of view.
+
+    Returns:
+        Shape (i, j, k) and affine from voxel indices to MNI RAS+ mm, shape (4, 4), float64.
+
+    Raises:
+        ValueError: The resolution is not sensible, or the brain does not fit the box.
+    """
+    resolution_mm = float(recipe.resolution_mm)
+    if not 0.5 <= resolution_mm <= 16.0:
+        raise ValueError(f"resolution_mm is {resolution_mm}; expected 0.5 to 16: change it in the study's recipe")
+    low, high = brain_box_mm()
+    sizes = [round(extent_mm / resolution_mm) for extent_mm in recipe.field_of_view_mm]
+    needed = (high - low).tolist()
+    if any(size * resolution_mm < extent_mm for size, extent_mm in zip(sizes, needed, strict=True)):
+        raise ValueError(
+            f"field_of_view_mm {recipe.field_of_view_mm} at {resolution_mm} mm cuts the template's brain, which spans "
+            f"{tuple(needed)} mm; enlarge field_of_view_mm in the study's recipe"
+        )
+    shape = (sizes[0], sizes[1], sizes[2])
+    affine = np.diag([resolution_mm, resolution_mm, resolution_mm, 1.0])
+    affine[:3, 3] = (low + high) / 2 - (np.array(shape) - 1) / 2 * resolution_mm
+    return shape, affine
+
+
+def template_on_grid(shape: Shape, affine: Affine) -> tuple[Volume, Volume, Volume, Mask]:
+    """Sample the template on the study's grid, for masks and for judging a registration.
+
+    Args:
+        shape: Of the grid.
+        affine: Voxel indices to MNI RAS+ mm.
+
+    Returns:
+        T1w, grey and white matter, float32, and the brain mask, bool, each of the given shape.
+    """
+    source = mni_template()[1]
+    resolution_mm = float(spacing_mm(affine).max())
+    maps = [resample(volume, source, shape, affine, resolution_mm) for volume in (mni_template()[0], *mni_tissues())]
+    brain = resample(mni_brain_mask().astype(np.float32), source, shape, affine, resolution_mm) > 0.5
+    return maps[0], maps[1], maps[2], brain

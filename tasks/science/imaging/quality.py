@@ -1,0 +1,188 @@
+"""Figures by which a prepared scan is judged, and the few by which it is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...records import ScanRejected
+from ..arrays import Affine, Mask, Volume
+from .orientation import apply_affine
+from .registration import Registration
+from .template import mni_brain_mask, mni_template
+
+DETERMINANT_RANGE = (0.3, 5.0)
+MIN_NCC = 0.15
+MAX_FOV_CUT = 0.30
+CLASS_ITERATIONS = 12
+POINT_STEP_VOXELS = 4
+SURE = 0.6
+ROBUST_SIGMA = 1.4826
+
+
+@dataclass(frozen=True)
+class TemplateMaps:
+    """The template on the study's grid: T1w, grey and white matter (0 to 1), float32, and the brain mask."""
+
+    t1: Volume
+    grey: Volume
+    white: Volume
+    brain: Mask
+
+
+def quality_figures(
+    volume: Volume, brain: Mask, maps: TemplateMaps, resolution_mm: float, registration: Registration, cut: float
+) -> dict[str, float]:
+    """Describe a scan on the study's grid in numbers that an outlier shows up in.
+
+    Signal-to-noise and contrast-to-noise are taken within tissue, since stripped and defaced scans have no air to
+    take noise from; they compare scans at one resolution only. Volumes are in the person's own millilitres: the
+    affine's determinant is divided out.
+
+    Args:
+        volume: Bias-corrected intensities, not yet scaled, shape (i, j, k).
+        brain: True inside the brain.
+        maps: The template on the same grid.
+        resolution_mm: Of the grid.
+        registration: Scan to MNI.
+        cut: Part of the template's brain outside the scan's field of view.
+
+    Returns:
+        Finite floats: `snr`, `cnr`, `brain_volume_ml` (tissue), `mask_volume_ml`, `brain_fraction` (tissue over
+        mask), `registration_ncc`, `registration_correlation_ratio`, `registration_determinant`, `scale_x`, `scale_y`,
+        `scale_z`, `fov_cut_fraction`.
+    """
+    levels = tissue_levels(volume, brain, maps)
+    tissue = tissue_fraction(volume, brain, levels)
+    determinant = float(np.linalg.det(registration.to_mni[:3, :3]))
+    voxel_ml = resolution_mm**3 / determinant / 1000.0
+    grey_noise, white_noise = (_spread(volume[brain & (tissue_map > SURE)]) for tissue_map in (maps.grey, maps.white))
+    noise = max(float(np.hypot(grey_noise, white_noise) / np.sqrt(2)), 1e-6 * abs(levels[2]), 1e-12)
+    scales = np.sqrt((registration.to_mni[:3, :3] ** 2).sum(axis=1))
+    return {
+        "snr": float(abs(levels[2]) / max(white_noise, noise * 1e-3)),
+        "cnr": float(abs(levels[2] - levels[1]) / noise),
+        "brain_volume_ml": float(tissue.sum() * voxel_ml),
+        "mask_volume_ml": float(brain.sum() * voxel_ml),
+        "brain_fraction": float(tissue.sum() / max(int(brain.sum()), 1)),
+        "registration_ncc": correlation(volume, maps.t1, brain & maps.brain),
+        "registration_correlation_ratio": registration.correlation_ratio,
+        "registration_determinant": determinant,
+        "scale_x": float(scales[0]),
+        "scale_y": float(scales[1]),
+        "scale_z": float(scales[2]),
+        "fov_cut_fraction": cut,
+    }
+
+
+def reject_failures(quality: dict[str, float]) -> None:
+    """Refuse only what has clearly failed; everything subtler is for the study's report to flag.
+
+    Args:
+        quality: From `quality_figures`.
+
+    Raises:
+        ScanRejected: The scan does not lie on the template, or much of the brain was not scanned.
+    """
+    if quality["fov_cut_fraction"] > MAX_FOV_CUT:
+        raise ScanRejected("quality", f"{quality['fov_cut_fraction']:.0%} of the brain is outside the field of view")
+    determinant = quality["registration_determinant"]
+    if not DETERMINANT_RANGE[0] <= determinant <= DETERMINANT_RANGE[1]:
+        raise ScanRejected(
+            "registration", f"the brain was scaled by {determinant:.2f} in volume, which no head needs; look at the scan"
+        )
+    if abs(quality["registration_ncc"]) < MIN_NCC:
+        raise ScanRejected(
+            "registration",
+            f"correlation with the template is {quality['registration_ncc']:.2f} (floor {MIN_NCC}); "
+            "the scan may be no brain, or of another contrast than it says",
+        )
+
+
+def fov_cut_fraction(shape: tuple[int, int, int], affine: Affine, to_mni: Affine) -> float:
+    """Tell how much of the brain was not scanned.
+
+    Args:
+        shape: Of the native scan.
+        affine: Its voxel indices to RAS+ mm.
+        to_mni: Its RAS+ mm to MNI RAS+ mm.
+
+    Returns:
+        Part of the template's brain that falls outside the scan's voxels, 0 to 1.
+    """
+    every = (slice(None, None, POINT_STEP_VOXELS),) * 3
+    points = apply_affine(mni_template()[1], np.argwhere(mni_brain_mask()[every]) * POINT_STEP_VOXELS)
+    voxels = apply_affine(np.linalg.inv(to_mni @ affine), points)
+    inside = ((voxels >= -0.5) & (voxels <= np.array(shape) - 0.5)).all(axis=1)
+    return 1.0 - float(inside.mean())
+
+
+def tissue_levels(volume: Volume, brain: Mask, maps: TemplateMaps) -> tuple[float, float, float]:
+    """Find the intensities of CSF, grey and white matter by clustering, whatever the contrast.
+
+    The template says where each tissue is likely, which names the clusters: nothing assumes that CSF is dark.
+
+    Args:
+        volume: Bias-corrected intensities, shape (i, j, k).
+        brain: True inside the brain.
+        maps: The template on the same grid.
+
+    Returns:
+        Levels of CSF, grey and white matter, in the volume's units.
+    """
+    csf = 1.0 - maps.grey - maps.white
+    values = np.clip(volume[brain], *np.percentile(volume[brain], (0.5, 99.5))).astype(np.float64)
+    levels = np.empty(3)
+    for which, likely in enumerate((csf, maps.grey, maps.white)):
+        weights = np.clip(likely[brain], 0, 1).astype(np.float64) ** 4
+        levels[which] = (weights * values).sum() / max(weights.sum(), 1e-9)
+    for _ in range(CLASS_ITERATIONS):
+        nearest = np.abs(values[:, None] - levels).argmin(axis=1)
+        counts = np.bincount(nearest, minlength=3)
+        sums = np.bincount(nearest, values, 3)
+        levels = np.where(counts > 0, sums / np.maximum(counts, 1), levels)
+    return float(levels[0]), float(levels[1]), float(levels[2])
+
+
+def tissue_fraction(volume: Volume, brain: Mask, levels: tuple[float, float, float]) -> Volume:
+    """Tell how much of each voxel is brain tissue rather than CSF, so that volumes hold at coarse grids too.
+
+    Args:
+        volume: Bias-corrected intensities, shape (i, j, k).
+        brain: True inside the brain.
+        levels: Of CSF, grey and white matter.
+
+    Returns:
+        0 (CSF, or outside the brain) to 1 (tissue), float32, shape (i, j, k).
+    """
+    csf, grey, _ = levels
+    if csf == grey:
+        return brain.astype(np.float32)
+    share = np.clip((volume - csf) / (grey - csf), 0.0, 1.0)
+    return np.where(brain, share, 0.0).astype(np.float32)
+
+
+def correlation(first: Volume, second: Volume, where: Mask) -> float:
+    """Pearson's r of two volumes within a mask; 0 where it is not defined.
+
+    Args:
+        first: Shape (i, j, k).
+        second: Shape (i, j, k).
+        where: True where both count.
+
+    Returns:
+        -1 to 1.
+    """
+    a, b = first[where].astype(np.float64), second[where].astype(np.float64)
+    if a.size < 2:
+        return 0.0
+    a, b = a - a.mean(), b - b.mean()
+    norm = np.sqrt((a**2).sum() * (b**2).sum())
+    return float((a * b).sum() / norm) if norm > 0 else 0.0
+
+
+def _spread(values: np.ndarray) -> float:
+    if values.size == 0:
+        return 0.0
+    return ROBUST_SIGMA * float(np.median(np.abs(values - np.median(values))))

@@ -1,0 +1,209 @@
+"""Affine registration of a scan to MNI, from no knowledge of where the head is.
+
+Three steps, coarse to fine: an exhaustive search over translations for a few poses (so that a neck, a cut field of view
+or a far-off scanner origin cannot trap it), a similarity fit of the best few, and an affine fit with finer points.
+Every step maximises the correlation ratio over points of the template's brain and a thin rim around it: the points are
+fixed in the template, so a raw head's scalp and neck never enter the measure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize
+from scipy.spatial.transform import Rotation
+
+from ...records import ScanRejected
+from ..arrays import Affine, Volume
+from .correlation_ratio import ClassifiedPoints, Scene, unexplained
+from .pose_search import search_poses
+from .resampling import block_mean, low_pass
+from .template_points import CENTRE_MM, template_points
+
+ANGLE_MM = 80.0  # Radius of a brain: turns radians and relative scales into millimetres at its surface.
+USUAL_SCALE = 1.08  # The MNI brain is larger than most: people's linear scale to it is about 1.0 to 1.2.
+SCALE_SPREAD = 0.25
+SHEAR_SPREAD = 0.10
+PRIOR_WEIGHT = 0.01
+MIN_OVERLAP = 0.5
+SIMILARITY_DOF = 7
+AFFINE_DOF = 12
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One level of detail.
+
+    Attributes:
+        spacing_mm: Between template points, and the blur of both images.
+        dof: 7 for a similarity, 12 for an affine.
+        iterations: At most so many steps.
+    """
+
+    spacing_mm: float
+    dof: int
+    iterations: int
+
+
+SEARCH = Stage(8.0, SIMILARITY_DOF, 20)
+COARSE = Stage(6.0, AFFINE_DOF, 40)
+FINE = Stage(4.0, AFFINE_DOF, 40)
+FINEST = Stage(2.5, AFFINE_DOF, 40)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Where the scan lies in MNI.
+
+    Attributes:
+        to_mni: The scan's RAS+ mm to MNI RAS+ mm, shape (4, 4).
+        correlation_ratio: Part of the scan's variance that the template's classes explain at the last level.
+        overlap: Part of the template's points inside the scan's field of view.
+    """
+
+    to_mni: Affine
+    correlation_ratio: float
+    overlap: float
+
+    @property
+    def to_scan(self) -> Affine:
+        """MNI RAS+ mm to the scan's RAS+ mm."""
+        return np.linalg.inv(self.to_mni)
+
+
+def find_head(volume: Volume, affine: Affine, seed: int) -> Registration:
+    """Find the brain in a scan of which nothing is known but its affine.
+
+    Args:
+        volume: A working copy of the scan, about 4 mm, shape (i, j, k).
+        affine: Voxel indices to RAS+ mm.
+        seed: Of the jitter of the template's points.
+
+    Returns:
+        A similarity transform, good to some millimetres.
+
+    Raises:
+        ScanRejected: No pose puts half of the template's brain into the field of view.
+    """
+    starts = search_poses(volume, affine)
+    if not starts:
+        raise ScanRejected("registration", "no place in the scan fits a brain; check that it shows a whole head")
+    points = template_points(SEARCH.spacing_mm, seed)
+    scene = Scene(low_pass(volume, _steps(affine), SEARCH.spacing_mm), affine)
+    fits = [_fit(scene, points, start, SEARCH) for start in starts]
+    return min(fits, key=lambda fit: (1 - fit.correlation_ratio) + (1 - fit.overlap))
+
+
+def refine(volume: Volume, affine: Affine, start: Registration, stages: tuple[Stage, ...], seed: int) -> Registration:
+    """Fit an affine from a start that is already close, level by level.
+
+    Args:
+        volume: The scan or a working copy of it, shape (i, j, k).
+        affine: Voxel indices to RAS+ mm.
+        start: From `find_head`.
+        stages: Levels of detail, coarse first.
+        seed: Of the jitter of the template's points.
+
+    Returns:
+        The affine of the last stage.
+    """
+    found = start
+    for stage in stages:
+        small, small_affine = block_mean(volume, affine, stage.spacing_mm)
+        scene = Scene(low_pass(small, _steps(small_affine), stage.spacing_mm), small_affine)
+        found = _fit(scene, template_points(stage.spacing_mm, seed), found.to_scan, stage)
+    return found
+
+
+def _steps(affine: Affine) -> np.ndarray:
+    return np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+
+
+def _fit(scene: Scene, points: ClassifiedPoints, to_scan: Affine, stage: Stage) -> Registration:
+    cost = _cost(scene, points, stage.dof)
+    options = {"maxiter": stage.iterations, "ftol": 1e-6, "gtol": 1e-6}
+    start = parameters_of(to_scan)[: stage.dof] if stage.dof == AFFINE_DOF else _similarity_of(to_scan)
+    found = optimize.minimize(cost, start, jac=True, method="L-BFGS-B", options=options)
+    transform = transform_of(found.x)
+    ratio, _, overlap = unexplained(scene, points, transform)
+    return Registration(np.linalg.inv(transform), 1.0 - ratio, overlap)
+
+
+def _cost(
+    scene: Scene, points: ClassifiedPoints, dof: int
+) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+    def cost(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        transform = transform_of(parameters)
+        ratio, by_matrix, overlap = unexplained(scene, points, transform)
+        penalty, by_prior = _prior(parameters)
+        slopes = np.einsum("pab,ab->p", _derivatives(parameters), by_matrix)
+        return ratio + penalty + max(0.0, MIN_OVERLAP - overlap), slopes + by_prior
+
+    assert dof in (SIMILARITY_DOF, AFFINE_DOF)
+    return cost
+
+
+def transform_of(parameters: np.ndarray) -> Affine:
+    """Build the transform from parameters that are all in millimetres at the brain's surface.
+
+    Args:
+        parameters: Translation (3), rotation vector (3), then either one log scale, or three log scales and three
+            shears, relative to the usual scale; angles, logs and shears times `ANGLE_MM`.
+
+    Returns:
+        MNI RAS+ mm to the scan's RAS+ mm, shape (4, 4), about the centre of the template's brain.
+    """
+    rotation = Rotation.from_rotvec(parameters[3:6] / ANGLE_MM).as_matrix()
+    shape = parameters[6:] / ANGLE_MM
+    log_scales = np.repeat(shape, 3) if len(shape) == 1 else shape[:3]
+    stretch = np.diag(np.exp(log_scales) / USUAL_SCALE)
+    if len(shape) > 1:
+        stretch[[0, 0, 1], [1, 2, 2]] = shape[3:]
+    transform = np.eye(4)
+    transform[:3, :3] = rotation @ stretch
+    transform[:3, 3] = parameters[:3] + CENTRE_MM - transform[:3, :3] @ CENTRE_MM
+    return transform
+
+
+def parameters_of(transform: Affine) -> np.ndarray:
+    """Read the twelve parameters off a transform: the inverse of `transform_of`.
+
+    Args:
+        transform: MNI RAS+ mm to the scan's RAS+ mm, shape (4, 4), positive determinant.
+
+    Returns:
+        Shape (12,).
+    """
+    rotation, stretch = np.linalg.qr(transform[:3, :3])
+    signs = np.sign(np.diag(stretch))
+    rotation, stretch = rotation * signs, stretch * signs[:, None]
+    angles = Rotation.from_matrix(rotation).as_rotvec() * ANGLE_MM
+    scales = np.log(np.diag(stretch) * USUAL_SCALE) * ANGLE_MM
+    shears = stretch[[0, 0, 1], [1, 2, 2]] * ANGLE_MM
+    shift = transform[:3, :3] @ CENTRE_MM + transform[:3, 3] - CENTRE_MM
+    return np.concatenate([shift, angles, scales, shears])
+
+
+def _similarity_of(transform: Affine) -> np.ndarray:
+    full = parameters_of(transform)
+    return np.append(full[:6], full[6:9].mean())
+
+
+def _derivatives(parameters: np.ndarray) -> np.ndarray:
+    """Central differences of a 3 × 4 matrix: exact to 1e-9 and free, beside looking up thousands of points."""
+    step = 1e-3
+    moves = np.eye(len(parameters)) * step
+    return np.stack(
+        [(transform_of(parameters + move) - transform_of(parameters - move))[:3] / (2 * step) for move in moves]
+    )
+
+
+def _prior(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+    """Hold scale and shear near what heads have, so that a thin or cut scan cannot stretch without bound."""
+    spreads = np.full(len(parameters), np.inf)
+    spreads[6:9] = SCALE_SPREAD * ANGLE_MM
+    spreads[9:] = SHEAR_SPREAD * ANGLE_MM
+    scaled = parameters / spreads
+    return PRIOR_WEIGHT * float((scaled**2).sum()), 2 * PRIOR_WEIGHT * scaled / spreads

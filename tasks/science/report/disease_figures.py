@@ -1,0 +1,173 @@
+"""Figures of what brain-PAD has to do with disease: by group, and the declared models' estimates."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from .contents import usable
+from .figures import MOST_VECTOR_POINTS, Drawing, draw_interval, new_figure
+from .notation import anything, estimate_with_interval, is_missing, label, missing_cells, number, term_label
+from .svg import INK, MARKERS, PALETTE, QUIET, house_style, inline_svg
+from .verdict import FALSE_DISCOVERY_RATE, terms_of_interest
+
+FEWEST_POINTS_OF_A_VIOLIN = 8
+JITTER_SEED = 20210601
+CONTROL_NAMES = ("control", "controls", "hc", "cn", "healthy", "hv", "healthy control", "healthy controls", "nc")
+SESSION_ORDER = ("cohort", "participant_id", "years_since_baseline", "session_id", "scan_id")
+
+
+def first_sessions(predictions: pd.DataFrame, group_column: str) -> pd.DataFrame:
+    """Take each participant's first usable scan that has a group, so that no subject counts twice.
+
+    Args:
+        predictions: All predictions; sessions go by `years_since_baseline` where there is such a column, else by name.
+        group_column: The column of groups.
+
+    Returns:
+        One row per participant, groups as text, controls first where a name says so.
+    """
+    if predictions.empty or group_column not in predictions.columns:
+        return predictions.iloc[:0].assign(**{group_column: pd.Series(dtype=str)})
+    rows = usable(predictions)
+    rows = rows[~missing_cells(rows[group_column])]
+    order = [column for column in SESSION_ORDER if column in rows.columns]
+    rows = rows.sort_values(order, kind="stable", na_position="first")
+    rows = rows.drop_duplicates(["cohort", "participant_id"])
+    rows = rows.assign(**{group_column: rows[group_column].map(anything)})
+    controls_first = rows[group_column].map(lambda name: (name.lower() not in CONTROL_NAMES, name))
+    return rows.loc[controls_first.sort_values(kind="stable").index].reset_index(drop=True)
+
+
+def brain_pad_by_group(predictions: pd.DataFrame, group_column: str) -> Drawing | None:
+    """Draw raw brain-PAD by group: every subject, the box, and the density where there are enough.
+
+    Args:
+        predictions: All predictions; brain-PAD in years.
+        group_column: The column of groups.
+
+    Returns:
+        The drawing, or None where no usable scan has a group.
+    """
+    rows = first_sessions(predictions, group_column)
+    if rows.empty:
+        return None
+    columns = ("cohort", "participant_id", "session_id", "scan_id", group_column, "age_years", "brain_pad_years")
+    data = rows[list(columns)].reset_index(drop=True)
+    pads = {
+        str(group): part["brain_pad_years"].to_numpy(float) for group, part in data.groupby(group_column, sort=False)
+    }
+    with house_style():
+        figure = new_figure(3.4)
+        _groups(figure.subplots(), pads, group_column)
+        medians = "; ".join(
+            f"{name}: n {len(pad)}, median {number(np.median(pad))} years" for name, pad in pads.items()
+        )
+        svg = inline_svg(figure, "figure-groups", f"Raw brain-PAD by {group_column}. {medians}.")
+    caption = (
+        f"Raw brain-PAD by {group_column}. Each point is a participant's first usable session; boxes show median and "
+        "quartiles, whiskers reach at most 1.5 box heights, and densities are drawn from "
+        f"{FEWEST_POINTS_OF_A_VIOLIN} participants on. Groups may differ in age; the models below adjust for it, this "
+        "figure does not."
+    )
+    return Drawing("figure-groups", "Brain-PAD by group", caption, svg, data)
+
+
+def _groups(axes: Axes, pads: dict[str, np.ndarray], group_column: str) -> None:
+    generator = np.random.default_rng(JITTER_SEED)
+    for place, values in enumerate(pads.values()):
+        colour, marker = PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)]
+        if len(values) >= FEWEST_POINTS_OF_A_VIOLIN and np.ptp(values) > 0:
+            _density(axes, place, values, colour)
+        _points(axes, place + generator.uniform(-0.33, -0.11, len(values)), values, colour, marker)
+        _box(axes, place, values)
+    axes.axhline(0, color=INK, linewidth=0.9, linestyle="--")
+    names = [f"{label(name, 18)}\nn = {len(values):,}" for name, values in pads.items()]
+    axes.set_xticks(range(len(pads)), names, rotation=0 if len(pads) <= 8 else 60)
+    axes.set(xlim=(-0.6, len(pads) - 0.4), ylabel="brain-PAD, raw (years)", xlabel=label(group_column))
+    axes.grid(visible=False, axis="x")
+
+
+def _density(axes: Axes, place: int, values: np.ndarray, colour: str) -> None:
+    halves = axes.violinplot(values, [place], widths=0.8, showextrema=False, side="high")["bodies"]
+    for half in halves:  # type: ignore[attr-defined]
+        half.set(facecolor=colour, alpha=0.22, linewidth=0)
+
+
+def _points(axes: Axes, places: np.ndarray, values: np.ndarray, colour: str, marker: str) -> None:
+    axes.plot(
+        places,
+        values,
+        marker,
+        color=colour,
+        markersize=3.4,
+        markeredgecolor="white",
+        markeredgewidth=0.3,
+        alpha=0.85,
+        rasterized=len(values) > MOST_VECTOR_POINTS,
+    )
+
+
+def _box(axes: Axes, place: int, values: np.ndarray) -> None:
+    axes.boxplot(
+        values,
+        positions=[place],
+        widths=0.13,
+        showfliers=False,
+        manage_ticks=False,
+        patch_artist=True,
+        boxprops={"facecolor": "white", "edgecolor": INK, "linewidth": 0.9},
+        medianprops={"color": INK, "linewidth": 1.8},
+        whiskerprops={"color": INK, "linewidth": 0.9},
+        capprops={"color": INK, "linewidth": 0.9},
+    )
+
+
+def association_forest(associations: pd.DataFrame) -> Drawing | None:
+    """Draw the estimates of the terms of interest with their intervals, one panel per model.
+
+    Args:
+        associations: The report's associations; a model's terms share one outcome, not one unit.
+
+    Returns:
+        The drawing, or None where no term of interest has an estimate.
+    """
+    rows = terms_of_interest(associations)
+    rows = rows[~missing_cells(rows["estimate"])]
+    if rows.empty:
+        return None
+    columns = ["model", "term", "estimate", "ci_low", "ci_high", "p_value", "q_value", "n_used"]
+    data = rows[columns].reset_index(drop=True)
+    panels = [(str(model), terms) for model, terms in data.groupby("model", sort=False)]
+    with house_style():
+        heights = [0.62 + 0.22 * len(terms) for _, terms in panels]
+        figure = new_figure(sum(heights) + 0.25)
+        grid = figure.subplots(len(panels), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
+        for axes, (model, terms) in zip(grid[:, 0], panels, strict=True):
+            _panel(axes, model, terms)
+        grid[-1, 0].set_xlabel("estimate, in the outcome's unit per unit of the term, 95% interval")
+        lines = [
+            f"{row['model']}, {row['term']}: {estimate_with_interval(row['estimate'], row['ci_low'], row['ci_high'])}"
+            for row in data.to_dict("records")
+        ]
+        svg = inline_svg(figure, "figure-associations", f"Forest plot of estimates. {'; '.join(lines)}.")
+    caption = (
+        "Terms of interest with 95% intervals, one panel and scale per model. An interval that crosses the dashed line "
+        f"includes no association. Filled: q < {FALSE_DISCOVERY_RATE:g}."
+    )
+    return Drawing("figure-associations", "Associations", caption, svg, data)
+
+
+def _panel(axes: Axes, model: str, terms: pd.DataFrame) -> None:
+    for place, row in enumerate(terms.to_dict("records")):
+        found = not is_missing(row["q_value"]) and row["q_value"] < FALSE_DISCOVERY_RATE
+        colour = PALETTE[0] if found else QUIET
+        draw_interval(axes, place, row["estimate"], row["ci_low"], row["ci_high"], colour, "o")
+        if not found:
+            axes.plot([row["estimate"]], [place], "o", color="white", markersize=5, markeredgecolor=colour)
+    axes.axvline(0, color=INK, linewidth=0.9, linestyle="--")
+    axes.set_yticks(range(len(terms)), [term_label(str(term)) for term in terms["term"]])
+    axes.set_ylim(len(terms) - 0.4, -0.6)
+    axes.set_title(label(model, 60))
+    axes.grid(visible=False, axis="y")

@@ -1,0 +1,212 @@
+"""The report as one HTML page that needs nothing beside it: styles, figures and data are inside."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from .contents import CORRECTED, MODEL, RAW, ReportContents, cohorts_of_role, is_ok
+from .disease_figures import association_forest, brain_pad_by_group
+from .figures import Drawing, error_against_baselines, predicted_against_age, training_curves
+from .notation import is_missing
+from .tables import (
+    Table,
+    association_tables,
+    csv_address,
+    exclusion_counts,
+    facts_table,
+    flow_table,
+    group_table,
+    metrics_table,
+    plain_table,
+    subgroup_tables,
+)
+from .verdict import answer_questions
+
+HERE = Path(__file__).parent
+MOST_ROWS_SHOWN = 300
+
+
+@dataclass(frozen=True)
+class Data:
+    """A table that is folded away under a figure or a heading, with its CSV."""
+
+    summary: str
+    table: Table
+    address: str
+    file_name: str
+    n_rows: int
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing with its data."""
+
+    drawing: Drawing
+    data: Data
+
+
+@dataclass(frozen=True)
+class CohortValidation:
+    """What the page shows of one cohort's accuracy: raw first, corrected apart, parts of it last."""
+
+    cohort: str
+    role: str
+    raw: Table | None
+    corrected: Table | None
+    scatter: Figure | None
+    parts: list[Table]
+
+
+def render_report(contents: ReportContents) -> str:
+    """Set a study's results as a page that a data team, an analyst and a clinician can read and keep.
+
+    Equal contents give equal bytes, so that a report can be compared and hashed; nothing is fetched and no script runs.
+
+    Args:
+        contents: The results.
+
+    Returns:
+        HTML, UTF-8 when written.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    parts = (_flow, _training, _validation, _disease, _provenance)
+    shown = {name: value for part in parts for name, value in part(contents).items()}
+    style = Markup((HERE / "style.css").read_text(encoding="utf-8"))  # noqa: S704 (the package's own file)
+    answers = answer_questions(contents)
+    return environment.get_template("page.html").render(contents=contents, style=style, answers=answers, **shown)
+
+
+def _flow(contents: ReportContents) -> dict[str, Any]:
+    predictions, exclusions = contents.predictions, contents.exclusions
+    diagrams = [_diagram(row, predictions) for row in contents.flow.to_dict("records")]
+    not_ok = predictions.loc[~is_ok(predictions), ["cohort", "scan_id", "status", "reason"]]
+    return {
+        "diagrams": diagrams,
+        "flow_counts": flow_table(contents.flow) if diagrams else None,
+        "exclusion_counts": exclusion_counts(exclusions) if len(exclusions) else None,
+        "exclusion_list": _data(exclusions, "Every excluded scan", "exclusions", show_all=True),
+        "unusable": _data(not_ok, "Predictions that are not usable", "unusable-predictions", show_all=True),
+    }
+
+
+def _diagram(row: Mapping[Any, Any], predictions: pd.DataFrame) -> dict[str, Any]:
+    mine = predictions[predictions["cohort"] == row["cohort"]]
+    n_ok = int(is_ok(mine).sum())
+    counts = {key: int(row[key]) for key in ("indexed", "unused", "prepared", "excluded", "missing")}
+    return {
+        "cohort": str(row["cohort"]),
+        "role": str(row["role"]),
+        **counts,
+        "used": counts["indexed"] - counts["unused"],
+        "predicted": len(mine),
+        "predicted_ok": n_ok,
+        "predicted_not_ok": len(mine) - n_ok,
+    }
+
+
+def _training(contents: ReportContents) -> dict[str, Any]:
+    best: Any = contents.training.get("best_epoch")
+    return {
+        "training_facts": facts_table(contents.training, "The fit"),
+        "curves": _figure(training_curves(contents.curves, None if is_missing(best) else int(best))),
+    }
+
+
+def _validation(contents: ReportContents) -> dict[str, Any]:
+    cohorts = _cohorts_with_numbers(contents)
+    external = set(cohorts_of_role(contents.flow, "external"))
+    parts = [_cohort_validation(contents, cohort, position) for position, cohort in enumerate(cohorts, 1)]
+    baselines = error_against_baselines(contents.metrics, [c for c in cohorts if c in external] or cohorts)
+    return {
+        "external": [part for part in parts if part.cohort in external],
+        "other_cohorts": [part for part in parts if part.cohort not in external],
+        "corrected_parts": [part for part in parts if part.corrected],
+        "baselines": _figure(baselines),
+        "all_metrics": _data(contents.metrics, "All metrics", "metrics"),
+        "all_predictions": _data(contents.predictions, "All predictions", "predictions"),
+    }
+
+
+def _cohorts_with_numbers(contents: ReportContents) -> list[str]:
+    named = [str(name) for role in ("external", "train", "clinical") for name in cohorts_of_role(contents.flow, role)]
+    others = [str(name) for table in (contents.metrics, contents.predictions) for name in table["cohort"]]
+    with_numbers = set(others) | set(cohorts_of_role(contents.flow, "external"))
+    return [name for name in dict.fromkeys([*named, *others]) if name in with_numbers]
+
+
+def _cohort_validation(contents: ReportContents, cohort: str, position: int) -> CohortValidation:
+    roles = contents.flow.loc[contents.flow["cohort"] == cohort, "role"]
+    return CohortValidation(
+        cohort=cohort,
+        role=str(roles.iloc[0]) if len(roles) else "role not given",
+        raw=metrics_table(contents.metrics, cohort, RAW),
+        corrected=metrics_table(_of_model(contents.metrics), cohort, CORRECTED),
+        scatter=_figure(predicted_against_age(contents.predictions, cohort, position)),
+        parts=subgroup_tables(contents.metrics, cohort),
+    )
+
+
+def _of_model(metrics: pd.DataFrame) -> pd.DataFrame:
+    return metrics[metrics["predictor"] == MODEL]
+
+
+def _disease(contents: ReportContents) -> dict[str, Any]:
+    column = contents.group_column
+    return {
+        "groups": _figure(brain_pad_by_group(contents.predictions, column)) if column else None,
+        "group_summary": group_table(contents.predictions, column) if column else None,
+        "forest": _figure(association_forest(contents.associations)),
+        "associations": association_tables(contents.associations),
+        "all_associations": _data(contents.associations, "All terms", "associations"),
+    }
+
+
+def _provenance(contents: ReportContents) -> dict[str, Any]:
+    return {
+        "provenance_facts": facts_table(contents.provenance, "What made these numbers"),
+        "montages": [(name, _png_address(png)) for name, png in contents.montages],
+    }
+
+
+def _png_address(png: bytes) -> str:
+    if not png.startswith(b"\x89PNG"):
+        raise ValueError("A montage is not a PNG image: its first bytes are not those of PNG. Give PNG bytes.")
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _figure(drawing: Drawing | None) -> Figure | None:
+    if drawing is None:
+        return None
+    data = _data(drawing.data, "Data of this figure", drawing.name.removeprefix("figure-"))
+    return None if data is None else Figure(drawing, data)
+
+
+def _data(frame: pd.DataFrame, summary: str, name: str, *, show_all: bool = False) -> Data | None:
+    if frame.empty:
+        return None
+    frame = _readable(frame)
+    shown = frame if show_all else frame.head(MOST_ROWS_SHOWN)
+    return Data(summary, plain_table(shown, summary), csv_address(frame), f"{name}.csv", len(frame))
+
+
+def _readable(frame: pd.DataFrame) -> pd.DataFrame:
+    joined: Iterable[str] = [column for column in frame.columns if column == "problems"]
+    return frame.assign(**{column: frame[column].map(_joined) for column in joined})
+
+
+def _joined(value: Any) -> str:
+    return "; ".join(map(str, value)) if isinstance(value, (list, tuple)) else ("" if is_missing(value) else str(value))

@@ -1,0 +1,295 @@
+"""The report's tables, as rows of text that the page sets; and any table as a link that saves it as CSV."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from .contents import MODEL, RAW, overall, predictors, problems_of
+from .disease_figures import first_sessions
+from .notation import (
+    METRIC_LABELS,
+    NOT_ESTIMABLE,
+    NOT_GIVEN,
+    anything,
+    count,
+    decimals_for,
+    duration,
+    humanise,
+    interval,
+    is_missing,
+    metric_label,
+    metric_name,
+    number,
+    p_value,
+    plural,
+)
+
+SPREADSHEET_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+SUBGROUP_METRICS = ("mae", "rmse", "bias", "r2", "pearson")
+# Within a band of ages there is little age left to explain, so that R² and r would mislead.
+AGE_BAND_METRICS = ("mae", "rmse", "bias")
+FACT_LABELS = {
+    "n_subjects": "Subjects",
+    "n_scans": "Scans",
+    "best_epoch": "Best epoch (from 0)",
+    "val_mae_years": "Validation MAE (years)",
+    "age_range_years": "Training ages (years)",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: its text, a quieter second line, and whether it is a number (set flush right) or missing."""
+
+    text: str
+    below: str = ""
+    numeric: bool = False
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether the cell says in words that there is no number."""
+        return self.text in {NOT_ESTIMABLE, NOT_GIVEN}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a caption; the first cell of a row is its header."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def csv_address(frame: pd.DataFrame) -> str:
+    """Make a `data:` address that saves a table as CSV, so that a figure's numbers travel with the page.
+
+    Text that a spreadsheet would run as a formula is preceded by an apostrophe.
+
+    Args:
+        frame: Any table.
+
+    Returns:
+        The address; UTF-8, missing cells empty.
+    """
+    guarded = frame.map(
+        lambda cell: f"'{cell}" if isinstance(cell, str) and cell.startswith(SPREADSHEET_FORMULA_STARTS) else cell
+    )
+    text = guarded.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
+
+
+def plain_table(frame: pd.DataFrame, caption: str) -> Table:
+    """Set a table as it stands, every value written for a reader."""
+    numeric = [pd.api.types.is_numeric_dtype(frame[column]) for column in frame.columns]
+    rows = tuple(
+        tuple(Cell(anything(_native(value)), numeric=flag) for value, flag in zip(row, numeric, strict=True))
+        for row in frame.itertuples(index=False, name=None)
+    )
+    return Table(caption, tuple(humanise(str(column)) for column in frame.columns), rows)
+
+
+def _native(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
+
+
+def flow_table(flow: pd.DataFrame) -> Table:
+    """Count scans by cohort and fate."""
+    keys = ("indexed", "unused", "prepared", "excluded", "missing")
+    rows = tuple(
+        (Cell(str(row["cohort"])), Cell(str(row["role"])), *(Cell(count(row[key]), numeric=True) for key in keys))
+        for row in flow.to_dict("records")
+    )
+    return Table("Scans by cohort", ("Cohort", "Role", *(key.capitalize() for key in keys)), rows)
+
+
+def exclusion_counts(exclusions: pd.DataFrame) -> Table:
+    """Count exclusions by cohort, stage and reason, the most frequent first."""
+    counts = exclusions.groupby(["cohort", "stage", "reason"], sort=True, dropna=False).size().reset_index(name="n")
+    counts = counts.sort_values(["cohort", "n"], ascending=[True, False], kind="stable")
+    rows = tuple(
+        (*(Cell(anything(row[key])) for key in ("cohort", "stage", "reason")), Cell(count(row["n"]), numeric=True))
+        for row in counts.to_dict("records")
+    )
+    return Table("Exclusions by reason", ("Cohort", "Stage", "Reason", "Scans"), rows)
+
+
+def metrics_table(metrics: pd.DataFrame, cohort: str, correction: str) -> Table | None:
+    """Set one cohort's metrics, a row per predictor and a column per metric, the model first.
+
+    Args:
+        metrics: The report's metrics.
+        cohort: The cohort.
+        correction: `raw` or `bias-corrected`.
+
+    Returns:
+        The table, or None where there is no such row.
+    """
+    rows = overall(metrics)
+    rows = rows[(rows["cohort"] == cohort) & (rows["correction"] == correction)]
+    if rows.empty:
+        return None
+    caption = f"{cohort}, whole cohort, {correction}: estimate and 95% interval"
+    return _pivot(rows, "predictor", predictors(rows), _metrics_in_order(rows), caption, "Predictor")
+
+
+def subgroup_tables(metrics: pd.DataFrame, cohort: str) -> list[Table]:
+    """Set the model's raw metrics of one cohort by site, sex, age band or whatever groups were computed."""
+    rows = metrics[(metrics["cohort"] == cohort) & (metrics["predictor"] == MODEL) & (metrics["correction"] == RAW)]
+    rows = rows.drop(index=overall(rows).index) if len(rows) else rows
+    tables = []
+    for group in sorted(rows["group"].unique(), key=lambda name: (str(name) != "site", str(name))):
+        part = rows[rows["group"] == group]
+        wanted = AGE_BAND_METRICS if group == "age_band" else SUBGROUP_METRICS
+        chosen = [name for name in _metrics_in_order(part) if metric_name(name) in wanted]
+        caption = f"{cohort} by {humanise(str(group)).lower()}, model, raw: estimate and 95% interval"
+        levels = list(dict.fromkeys(part["level"]))
+        tables.append(_pivot(part, "level", levels, chosen or _metrics_in_order(part), caption, humanise(str(group))))
+    return tables
+
+
+def _metrics_in_order(rows: pd.DataFrame) -> list[str]:
+    known = list(METRIC_LABELS)
+    names = dict.fromkeys(str(metric) for metric in rows["metric"])
+    return sorted(names, key=lambda metric: known.index(metric_name(metric)) if metric_name(metric) in known else 99)
+
+
+def _pivot(
+    rows: pd.DataFrame, key: str, levels: Sequence[Any], metrics: Sequence[str], caption: str, corner: str
+) -> Table:
+    cells: dict[tuple[Any, str], Mapping[Any, Any]] = {
+        (row[key], str(row["metric"])): row for row in rows.to_dict("records")
+    }
+    body = []
+    for level in levels:
+        found = [cells.get((level, metric)) for metric in metrics]
+        some: Mapping[Any, Any] = next((row for row in found if row is not None), {})
+        size = Cell(count(some.get("n_subjects")), _scans(some.get("n_scans")), numeric=True)
+        body.append((Cell(anything(level)), size, *(_estimate_cell(row) for row in found)))
+    columns = (corner, "Subjects", *(metric_label(metric) for metric in metrics))
+    return Table(caption, columns, tuple(body), _notes(rows[rows["metric"].isin(list(metrics))], key))
+
+
+def _scans(n: Any) -> str:
+    return "" if is_missing(n) else plural(int(n), "scan")
+
+
+def _notes(rows: pd.DataFrame, key: str) -> tuple[str, ...]:
+    """Say each remark once, with the rows and metrics of the table that it concerns."""
+    metrics: dict[tuple[str, str], list[str]] = {}
+    for row in rows.to_dict("records"):
+        note = "" if is_missing(row["note"]) else str(row["note"]).strip()
+        if note:
+            metrics.setdefault((anything(row[key]), note), []).append(metric_label(str(row["metric"])))
+    levels: dict[tuple[str, str], list[str]] = {}
+    for (level, note), names in metrics.items():
+        levels.setdefault((", ".join(names), note), []).append(level)
+    return tuple(f"{', '.join(those)}: {note} ({names})" for (names, note), those in levels.items())
+
+
+def _estimate_cell(row: Mapping[Any, Any] | None) -> Cell:
+    if row is None:
+        return Cell("–", numeric=True)
+    return Cell(number(row["estimate"]), interval(row["ci_low"], row["ci_high"]), numeric=True)
+
+
+def group_table(predictions: pd.DataFrame, group_column: str) -> Table | None:
+    """Describe brain-PAD by group over each participant's first usable session, raw first and corrected apart."""
+    rows = first_sessions(predictions, group_column)
+    if rows.empty:
+        return None
+    body = []
+    for group in dict.fromkeys(rows[group_column]):
+        part = rows[rows[group_column] == group]
+        ages, pads = part["age_years"].astype(float), part["brain_pad_years"].astype(float)
+        middle_half = f"IQR {number(pads.quantile(0.25))} to {number(pads.quantile(0.75))}"
+        corrected = part["corrected_brain_pad_years"].astype(float).dropna()
+        body.append(
+            (
+                Cell(str(group)),
+                Cell(count(len(part)), numeric=True),
+                Cell(number(ages.mean(), 1), f"SD {number(ages.std(), 1)}", numeric=True),
+                Cell(number(pads.mean()), f"SD {number(pads.std())}", numeric=True),
+                Cell(number(pads.median()), middle_half, numeric=True),
+                Cell(number(corrected.mean()), f"SD {number(corrected.std())}", numeric=True),
+            )
+        )
+    columns = ("Group", "Subjects", "Age (years)", "Brain-PAD, raw: mean", "Brain-PAD, raw: median")
+    return Table(f"Brain-PAD by {group_column}, years", (*columns, "Brain-PAD, bias-corrected: mean"), tuple(body))
+
+
+def association_tables(associations: pd.DataFrame) -> list[tuple[str, str, str, Table, tuple[str, ...]]]:
+    """Set every term of every model.
+
+    Args:
+        associations: The report's associations.
+
+    Returns:
+        Per model: name, formula, method, table, problems.
+    """
+    tables = []
+    for model, terms in associations.groupby("model", sort=False):
+        first = terms.iloc[0]
+        rows = tuple(_term_row(row) for row in terms.to_dict("records"))
+        columns = ("Term", "Of interest", "Estimate", "SE", "Statistic", "p", "q", "n used", "n dropped")
+        problems = dict.fromkeys(problem for value in terms["problems"] for problem in problems_of(value))
+        table = Table(f"{model}: estimates with 95% intervals", columns, rows)
+        tables.append((str(model), anything(first["formula"]), anything(first["method"]), table, tuple(problems)))
+    return tables
+
+
+def _term_row(row: Mapping[Any, Any]) -> tuple[Cell, ...]:
+    decimals = decimals_for(row["estimate"], row["ci_low"], row["ci_high"])
+    bounds = interval(row["ci_low"], row["ci_high"], decimals)
+    of_interest = not is_missing(row["of_interest"]) and bool(row["of_interest"])
+    q_text = p_value(row["q_value"]) if of_interest else "–"
+    return (
+        Cell("the model was not fitted" if is_missing(row["term"]) else str(row["term"])),
+        Cell("yes" if of_interest else "–"),
+        Cell(number(row["estimate"], decimals), bounds, numeric=True),
+        Cell(number(row["se"], decimals), numeric=True),
+        Cell(number(row["statistic"]), numeric=True),
+        Cell(p_value(row["p_value"]), numeric=True),
+        Cell(q_text, numeric=True),
+        Cell(count(row["n_used"]), numeric=True),
+        Cell(count(row["n_dropped"]), numeric=True),
+    )
+
+
+def facts_table(facts: Mapping[str, Any], caption: str) -> Table | None:
+    """Set keys and values of unknown kinds; a mapping among the values gives a row per key of its own.
+
+    Args:
+        facts: Keys in snake case with their units.
+        caption: The table's caption.
+
+    Returns:
+        The table, or None without facts.
+    """
+    rows = tuple((Cell(name), Cell(text)) for name, text in _flattened(facts))
+    return Table(caption, ("What", "Value"), rows) if rows else None
+
+
+def _flattened(facts: Mapping[str, Any], parent: str = "") -> list[tuple[str, str]]:
+    rows = []
+    for key, value in facts.items():
+        own = FACT_LABELS.get(str(key), humanise(str(key)).removesuffix(" (s)"))
+        name = f"{parent}: {key}" if parent else own
+        if isinstance(value, Mapping) and value:
+            rows += _flattened(value, name)
+        else:
+            rows.append((name, _fact(str(key), value)))
+    return rows
+
+
+def _fact(key: str, value: Any) -> str:
+    if is_missing(value) or not isinstance(value, (int, float)) or isinstance(value, bool):
+        return " to ".join(map(anything, value)) if key.endswith("range_years") else anything(value)
+    if key.endswith("_s") and not key.endswith("_per_s"):
+        return duration(float(value))
+    return number(value) if key.endswith("_years") else anything(value)

@@ -1,0 +1,243 @@
+"""Metrics with confidence intervals that resample subjects, for a cohort and for each of its groups.
+
+Sessions of one subject are alike, so resampling scans would give intervals that are too narrow: a subject is drawn
+with all of its sessions (cluster bootstrap; Davison & Hinkley 1997, section 3.8). Intervals are percentile, 95%.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from .metrics import METRICS, Ages, checked_ages
+
+MIN_SUBJECTS_FOR_INTERVAL = 3
+COUNTS_PER_CHUNK = 160_000
+AGE_BAND_YEARS = 10
+COLUMNS = ["group", "level", "metric", "n_subjects", "n_scans", "estimate", "ci_low", "ci_high", "note"]
+
+Counts = NDArray[np.int64]
+
+
+def metric_table(
+    predictions: pd.DataFrame, groups: Sequence[str] = ("site",), resamples: int = 10_000, seed: int = 0
+) -> pd.DataFrame:
+    """Say how well ages are predicted, overall and per group, and how sure that is.
+
+    Args:
+        predictions: One row per scan: `participant_id`, `age_years`, `predicted_age_years`, and the grouping columns.
+            Equal participants of two cohorts are different people where a `cohort` column says so.
+        groups: Grouping columns. `age_band` is made from `age_years` (decades) where it is no column. A missing
+            value forms the level `(missing)`, so that no scan leaves the table unseen.
+        resamples: Bootstrap samples of subjects.
+        seed: Seed. A level's interval does not depend on which other groups are asked for.
+
+    Returns:
+        One row per level and metric, `overall` first: `group, level, metric, n_subjects, n_scans, estimate, ci_low,
+        ci_high, note`. `ci_low` and `ci_high` are NaN below three subjects, and estimates are NaN where a metric is
+        undefined (all ages equal); `note` says so.
+
+    Raises:
+        ValueError: A column is absent, a scan occurs twice, or a value is not finite.
+    """
+    frame = _checked(predictions, groups)
+    subjects = subject_keys(frame)
+    blocks = [_level_rows("overall", "all", frame, subjects, resamples, seed)]
+    for group in groups:
+        levels = _levels(frame, group)
+        blocks.extend(
+            _level_rows(group, level, frame[levels == level], subjects[levels == level], resamples, seed)
+            for level in sorted(levels.unique(), key=_natural)
+        )
+    return pd.DataFrame([row for block in blocks for row in block], columns=COLUMNS)
+
+
+def subject_keys(frame: pd.DataFrame) -> pd.Series:
+    """Name subjects across cohorts: `sub-01` of one cohort is not `sub-01` of another.
+
+    Returns:
+        Text of shape (n,), on the index of `frame`.
+    """
+    participants = frame["participant_id"].astype(str)
+    return frame["cohort"].astype(str) + "/" + participants if "cohort" in frame else participants
+
+
+def age_band(age_years: pd.Series, width_years: int = AGE_BAND_YEARS) -> pd.Series:
+    """Label ages by band, since errors grow towards the ends of a training range.
+
+    Returns:
+        Text such as `40-49`, on the index of `age_years`.
+    """
+    first = (age_years // width_years * width_years).astype(int)
+    return first.astype(str) + "-" + (first + width_years - 1).astype(str)
+
+
+def _checked(predictions: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
+    needed = ["participant_id", "age_years", "predicted_age_years", *(g for g in groups if g != "age_band")]
+    absent = [name for name in needed if name not in predictions]
+    if absent:
+        raise ValueError(f"Predictions lack {absent}; the columns are {list(predictions.columns)}.")
+    if "scan_id" in predictions:
+        repeated = predictions["scan_id"][predictions["scan_id"].duplicated()]
+        if len(repeated):
+            raise ValueError(
+                f"{len(repeated)} rows repeat a scan, the first is {repeated.iloc[0]}. A distributed sampler pads with "
+                "repeated scans; keep one row per scan_id before any metric."
+            )
+    checked_ages(predictions["age_years"], predictions["predicted_age_years"])
+    return predictions
+
+
+def _levels(frame: pd.DataFrame, group: str) -> pd.Series:
+    values = age_band(frame["age_years"]) if group == "age_band" and group not in frame else frame[group]
+    return values.astype(object).where(values.notna(), "(missing)").astype(str)
+
+
+def _natural(level: str) -> tuple[float, str]:
+    digits = level.split("-")[0]
+    return (float(digits), level) if digits.isdigit() else (float("inf"), level)
+
+
+def _level_rows(
+    group: str, level: str, frame: pd.DataFrame, subjects: pd.Series, resamples: int, seed: int
+) -> list[tuple[object, ...]]:
+    age, predicted = checked_ages(frame["age_years"], frame["predicted_age_years"])
+    codes, names = pd.factorize(subjects)
+    estimates = {name: metric(age, predicted) for name, metric in METRICS.items()}
+    draws: dict[str, NDArray[np.float64]] = {}
+    if len(names) >= MIN_SUBJECTS_FOR_INTERVAL:
+        rng = np.random.default_rng([seed, zlib.crc32(f"{group}={level}".encode())])
+        draws = bootstrap_metrics(age, predicted, codes, resamples, rng)
+    rows: list[tuple[object, ...]] = []
+    for name, estimate in estimates.items():
+        low, high, note = _interval(estimate, draws.get(name))
+        rows.append((group, level, name, len(names), len(age), estimate, low, high, note))
+    return rows
+
+
+def _interval(estimate: float, draws: NDArray[np.float64] | None) -> tuple[float, float, str]:
+    nan = float("nan")
+    if np.isnan(estimate):
+        return nan, nan, "undefined: ages or predictions are all equal"
+    if draws is None:
+        return nan, nan, f"fewer than {MIN_SUBJECTS_FOR_INTERVAL} subjects: no interval"
+    defined = draws[np.isfinite(draws)]
+    if not len(defined):
+        return nan, nan, "undefined in every resample: no interval"
+    low, high = np.quantile(defined, [0.025, 0.975])
+    lost = len(draws) - len(defined)
+    return float(low), float(high), f"undefined in {lost} of {len(draws)} resamples, left out" if lost else ""
+
+
+def bootstrap_metrics(
+    age: Ages, predicted: Ages, subject: NDArray[np.intp], resamples: int, rng: np.random.Generator
+) -> dict[str, NDArray[np.float64]]:
+    """Draw subjects with replacement and compute every metric of every draw.
+
+    A draw is a vector of counts per subject. All metrics but the rank correlation are functions of sums over scans,
+    so that a chunk of draws costs one product of counts with per-subject sums; ranks are taken anew in every draw,
+    since correlating the original ranks would give an interval of the wrong width.
+
+    Args:
+        age: Chronological ages in years, shape (n,).
+        predicted: Predicted ages in years, shape (n,).
+        subject: Each scan's subject as 0 … k−1, shape (n,).
+        resamples: Number of draws.
+        rng: Source of randomness.
+
+    Returns:
+        Metric → its value in each draw, shape (resamples,), NaN where a draw leaves it undefined.
+    """
+    sums = _sums_per_subject(age, predicted, subject)
+    ranks = _RankCorrelation.of(age, predicted, subject)
+    parts = []
+    for counts in _chunks_of_counts(len(sums), len(age), resamples, rng):
+        values = _metrics_of_sums(counts @ sums, age.mean(), predicted.mean())
+        parts.append({**values, "spearman_rho": ranks.of_draws(counts)})
+    return {name: np.concatenate([part[name] for part in parts]) for name in METRICS}
+
+
+def _chunks_of_counts(n_subjects: int, n_scans: int, resamples: int, rng: np.random.Generator) -> Iterator[Counts]:
+    chunk = max(1, COUNTS_PER_CHUNK // n_scans)
+    for start in range(0, resamples, chunk):
+        size = min(chunk, resamples - start)
+        drawn = rng.integers(0, n_subjects, size=(size, n_subjects)) + n_subjects * np.arange(size)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=size * n_subjects).reshape(size, n_subjects)
+
+
+def _sums_per_subject(age: Ages, predicted: Ages, subject: NDArray[np.intp]) -> NDArray[np.float64]:
+    a, p, error = age - age.mean(), predicted - predicted.mean(), predicted - age
+    columns = (np.ones_like(a), a, p, a * a, p * p, a * p, np.abs(error), error**2)
+    return np.column_stack([np.bincount(subject, weights=column) for column in columns])
+
+
+def _metrics_of_sums(sums: NDArray[np.float64], age_mean: float, predicted_mean: float) -> dict[str, Ages]:
+    n, a, p, aa, pp, ap, absolute, squared = sums.T
+    # Sums of equal values cancel only up to rounding, so a relative floor tells "constant" from "hardly varying".
+    ss_age = np.where(aa - a * a / n > 1e-12 * aa, aa - a * a / n, np.nan)
+    ss_predicted = np.where(pp - p * p / n > 1e-12 * pp, pp - p * p / n, np.nan)
+    covariation = ap - a * p / n
+    slope = covariation / ss_age
+    return {
+        "mae": absolute / n,
+        "rmse": np.sqrt(squared / n),
+        "r2": 1 - squared / ss_age,
+        "pearson_r": np.clip(covariation / np.sqrt(ss_age * ss_predicted), -1.0, 1.0),
+        "calibration_slope": slope,
+        "calibration_intercept": predicted_mean + p / n - slope * (age_mean + a / n),
+    }
+
+
+@dataclass(frozen=True)
+class _MidRanks:
+    """One variable's order, from which mid-ranks of any multiset of its scans follow by a cumulative sum."""
+
+    order: NDArray[np.intp]
+    first_of_tie: NDArray[np.intp]
+    tie_of_sorted: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, values: Ages) -> _MidRanks:
+        order = np.argsort(values, kind="stable")
+        is_first = np.append(True, np.diff(values[order]) > 0)
+        return cls(order, np.flatnonzero(is_first), np.cumsum(is_first) - 1)
+
+    def sorted_ranks(self, sorted_counts: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mid-ranks in this variable's order, shape (n, draws), and Σt³ over its ties, shape (draws,)."""
+        tied = len(self.first_of_tie) < len(self.order)
+        t = np.add.reduceat(sorted_counts, self.first_of_tie, axis=0) if tied else sorted_counts
+        ranks = np.cumsum(t, axis=0)
+        ranks -= (t - 1) / 2
+        return ranks[self.tie_of_sorted] if tied else ranks, np.einsum("ij,ij,ij->j", t, t, t)
+
+
+@dataclass(frozen=True)
+class _RankCorrelation:
+    """Spearman's rho of draws that are given as counts; scans are kept in the order of age."""
+
+    subject: NDArray[np.intp]
+    age: _MidRanks
+    predicted: _MidRanks
+
+    @classmethod
+    def of(cls, age: Ages, predicted: Ages, subject: NDArray[np.intp]) -> _RankCorrelation:
+        by_age = np.argsort(age, kind="stable")
+        return cls(subject[by_age], _MidRanks.of(age[by_age]), _MidRanks.of(predicted[by_age]))
+
+    def of_draws(self, counts: Counts) -> NDArray[np.float64]:
+        weights = np.ascontiguousarray(counts.T, dtype=np.float64)[self.subject]
+        age_ranks, age_ties = self.age.sorted_ranks(weights)
+        predicted_ranks, predicted_ties = self.predicted.sorted_ranks(weights[self.predicted.order])
+        age_ranks *= weights
+        products = age_ranks[self.predicted.order]
+        products *= predicted_ranks
+        n = weights.sum(axis=0)
+        # Mid-ranks have mean (n+1)/2 and sum of squares (n³ − Σt³)/12 about it (Kendall 1945).
+        spread = (n**3 - age_ties) * (n**3 - predicted_ties) / 144
+        covariation = products.sum(axis=0) - n * (n + 1) ** 2 / 4
+        return np.clip(covariation / np.sqrt(np.where(spread > 0, spread, np.nan)), -1.0, 1.0)

@@ -1,0 +1,101 @@
+"""Index a cohort: a BIDS root becomes a manifest and a clinical table in the store."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from infra import layout
+from infra.storage import BidsRoot, Store
+from tasks.records import Excluded, ScanRef, digest
+from tasks.science.cohort.bids import BidsIndex, FileInfo, index_bids
+from tasks.science.cohort.selection import Selection, select_scans
+
+TABLES = ("manifest", "clinical", "problems")
+
+
+@dataclass(frozen=True)
+class IndexedCohort:
+    """A cohort's index as it lies in the store, and where."""
+
+    name: str
+    root: str
+    digest: str
+    tables: BidsIndex
+
+    @cached_property
+    def uris(self) -> dict[str, str]:
+        """Scan id → full URL."""
+        paths = self.tables.manifest.set_index("scan_id")["path"]
+        return {str(scan_id): f"{self.root}/{path}" for scan_id, path in paths.items()}
+
+    def select(self, modality: str, select: dict[str, tuple[str | float, ...]]) -> Selection:
+        """The scans that a study uses, with what is excluded or unused and why."""
+        return select_scans(self.tables, modality, select)
+
+    def scan_refs(self, scans: pd.DataFrame) -> list[ScanRef]:
+        """Records of manifest rows."""
+        columns = ["scan_id", "cohort", "participant_id", "session_id", "run", "modality", "size_bytes", "sha256"]
+        rows = scans[columns].to_dict("records")
+        return [ScanRef(uri=self.uris[str(row["scan_id"])], **{str(k): v for k, v in row.items()}) for row in rows]
+
+
+def index_cohort(
+    store: Store, name: str, root: str, rehash: bool = False, on_start: Callable[[int], Callable[[], None]] | None = None
+) -> IndexedCohort:
+    """Read a BIDS root and keep its tables in the store, unless they are there already.
+
+    Args:
+        store: Where the tables go.
+        name: The cohort's name.
+        root: URL of the BIDS root.
+        rehash: Read every file again, also where size and modification mark are unchanged.
+        on_start: Called with the number of images; gives what is called after each, for a progress bar.
+    """
+    bids_root = BidsRoot(root)
+    previous = None if rehash else latest_index(store, name, root)
+    known = {} if previous is None else _known_hashes(previous.tables.manifest)
+
+    def hashes(files: list[FileInfo] | tuple[FileInfo, ...]) -> dict[str, str]:
+        done = on_start(len(files)) if on_start else lambda: None
+        return bids_root.hashes(files, known, done)
+
+    tables = index_bids(name, bids_root.listing(), bids_root.read, hashes)  # type: ignore[arg-type]
+    indexed = IndexedCohort(name, bids_root.url, _index_digest(tables), tables)
+    if previous is None or previous.digest != indexed.digest:
+        for table in TABLES:
+            store.write_table(layout.index_table(name, root, indexed.digest, table), getattr(tables, table))
+        store.write_json(layout.latest_index(name, root), {"digest": indexed.digest, "root": bids_root.url})
+    return indexed
+
+
+def latest_index(store: Store, name: str, root: str) -> IndexedCohort | None:
+    """The newest index of a cohort from the store alone, or None where it was never indexed."""
+    key = layout.latest_index(name, root)
+    if not store.exists(key):
+        return None
+    index_digest = store.read_json(key)["digest"]
+    read = {table: store.read_table(layout.index_table(name, root, index_digest, table)) for table in TABLES}
+    return IndexedCohort(name, root.rstrip("/"), index_digest, BidsIndex(**read))
+
+
+def selection_exclusions(selection: Selection) -> list[Excluded]:
+    """Records of the scans that a study cannot use although they are of its kind."""
+    return [
+        Excluded(str(row["scan_id"]), str(row["sha256"]), str(row["stage"]), str(row["reason"]))
+        for row in selection.excluded.to_dict("records")
+    ]
+
+
+def _known_hashes(manifest: pd.DataFrame) -> dict[tuple[str, int, str], str]:
+    rows = zip(manifest["path"], manifest["size_bytes"], manifest["version"], manifest["sha256"], strict=True)
+    return {(path, int(size), version): sha256 for path, size, version, sha256 in rows}
+
+
+def _index_digest(tables: BidsIndex) -> str:
+    texts = [getattr(tables, table).to_csv(index=False) for table in TABLES]
+    return digest([hashlib.sha256(text.encode()).hexdigest() for text in texts])

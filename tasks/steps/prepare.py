@@ -1,0 +1,71 @@
+"""Prepare one scan on a worker: read, check, compute, write. Imports no Prefect, so that workers start fast."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from infra import layout
+from infra.storage import Store, read_uri
+from tasks.records import Excluded, PreparedScan, Recipe, ScanRef, ScanRejected
+from tasks.science.imaging.recipe import prepare_scan
+
+
+class SourceChanged(OSError):
+    """The bytes are not those of the manifest: the next index will see the new ones."""
+
+
+@lru_cache(maxsize=4)
+def open_store(url: str, cache: str) -> Store:
+    """One connection per process: a filesystem object must not cross a fork."""
+    return Store(url, Path(cache))
+
+
+def prepare_one(store_url: str, cache: str, scan: ScanRef, recipe: Recipe, recipe_key: str) -> PreparedScan | Excluded:
+    """Make a scan's prepared volume, or its exclusion, in the store.
+
+    Args:
+        store_url: Where outputs go.
+        cache: Local cache folder of that store.
+        scan: Which scan; its bytes are checked against its hash before anything else.
+        recipe: How to prepare it.
+        recipe_key: The recipe's digest, computed once by the flow.
+
+    Returns:
+        A small record; the volume itself stays in the store.
+
+    Raises:
+        OSError: Storage failed, or the source changed: to be retried, never counted as a bad scan.
+    """
+    store = open_store(store_url, cache)
+    content = read_uri(scan.uri)
+    found = hashlib.sha256(content).hexdigest()
+    if found != scan.sha256:
+        raise SourceChanged(
+            f"{scan.uri}: content is sha256 {found[:8]}…, the manifest says {scan.sha256[:8]}….\n"
+            "The object changed after the manifest was built; the next run indexes it anew."
+        )
+    try:
+        prepared = prepare_scan(content, recipe)
+    except ScanRejected as rejection:
+        return write_exclusion(store, recipe_key, Excluded(scan.scan_id, found, rejection.stage, rejection.reason))
+    except (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        # A scan that trips over a fault of ours must not stop the other ten thousand; the reason says what to report.
+        reason = f"unexpected {type(error).__name__}: {error}; please report it with this scan's header"
+        return write_exclusion(store, recipe_key, Excluded(scan.scan_id, found, "preprocess", reason))
+    buffer = io.BytesIO()
+    np.save(buffer, prepared.volume, allow_pickle=False)
+    store.write(layout.prepared_volume(recipe_key, found), buffer.getvalue())
+    store.write_json(layout.prepared_sidecar(recipe_key, found), {**prepared.sidecar, "quality": prepared.quality})
+    return PreparedScan(scan.scan_id, found, layout.prepared_volume(recipe_key, found), prepared.quality)
+
+
+def write_exclusion(store: Store, recipe_key: str, excluded: Excluded) -> Excluded:
+    """Keep an exclusion beside the prepared scans, so that it is neither lost nor tried again under the same recipe."""
+    key = layout.excluded_scan(recipe_key, excluded.sha256)
+    store.write_json(key, {"scan_id": excluded.scan_id, "stage": excluded.stage, "reason": excluded.reason})
+    return excluded

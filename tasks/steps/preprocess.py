@@ -1,0 +1,108 @@
+"""Prepare a slice of a cohort: a Prefect task owns the slice, Dask futures own the scans, the store owns the truth."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from distributed import Client, as_completed
+from distributed.scheduler import KilledWorker
+from prefect import task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+
+from infra.clusters import WORKER_DEATHS_TOLERATED
+from infra.storage import Store
+from tasks.records import Excluded, PreparedScan, Recipe, ScanRef
+from tasks.steps.prepare import prepare_one, write_exclusion
+
+SLICE_SCANS = 500
+# Enough to keep every worker busy, few enough that the scheduler's memory does not grow with the cohort.
+IN_FLIGHT_PER_WORKER = 4
+STORAGE_RETRIES = 3
+
+
+def slices(scans: Sequence[ScanRef], size: int = SLICE_SCANS) -> list[tuple[ScanRef, ...]]:
+    """Cut a cohort into what one Prefect task takes.
+
+    >>> [len(part) for part in slices(range(7), size=3)]
+    [3, 3, 1]
+    """
+    return [tuple(scans[start : start + size]) for start in range(0, len(scans), size)]
+
+
+@task(task_run_name="prepare-{label}", cache_policy=NO_CACHE)
+def prepare_slice(
+    client: Client,
+    store: Store,
+    scans: Sequence[ScanRef],
+    recipe: Recipe,
+    recipe_key: str,
+    label: str,
+    advance: Callable[[], None],
+) -> dict[str, Any]:
+    """Prepare one slice. A bad scan is counted with its reason; what storage refused three times is left missing.
+
+    Returns:
+        `prepared` and `excluded` counts, and `failed`: scan id → what went wrong, to be done by the next run.
+    """
+    work = functools.partial(prepare_one, store.url, str(store.cache), recipe=recipe, recipe_key=recipe_key)
+    counts: Counter[str] = Counter()
+    failed: dict[str, str] = {}
+    artifact = create_progress_artifact(progress=0.0, description=f"{label}: {len(scans)} scans")
+    shown = 0
+    for number, (scan, result) in enumerate(in_window(client, work, scans), start=1):
+        outcome = _settle(store, recipe_key, scan, result)
+        if isinstance(outcome, PreparedScan):
+            counts["prepared"] += 1
+        elif isinstance(outcome, Excluded):
+            counts["excluded"] += 1
+        else:
+            failed[scan.scan_id] = f"{type(outcome).__name__}: {outcome}"
+        advance()
+        percent = 100 * number // len(scans)
+        if percent >= shown + 5 or number == len(scans):
+            shown = percent
+            update_progress_artifact(artifact, progress=float(percent))  # type: ignore[arg-type]
+    return {"prepared": counts["prepared"], "excluded": counts["excluded"], "failed": failed}
+
+
+def in_window(
+    client: Client, work: Callable[[ScanRef], Any], scans: Sequence[ScanRef]
+) -> Iterator[tuple[ScanRef, Any]]:
+    """Run a function over scans on the cluster, a bounded number in flight.
+
+    Yields:
+        Each scan with its result, or with the exception that ended it, as they finish.
+    """
+    workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+    waiting = iter(scans)
+    owners: dict[Any, ScanRef] = {}
+
+    def submit(scan: ScanRef) -> Any:
+        future = client.submit(work, scan, pure=False, retries=STORAGE_RETRIES - 1, key=f"prepare-{scan.scan_id}")
+        owners[future] = scan
+        return future
+
+    first = [submit(scan) for _, scan in zip(range(workers * IN_FLIGHT_PER_WORKER), waiting, strict=False)]
+    completed = as_completed(first)
+    for future in completed:
+        scan = owners.pop(future)
+        error = future.exception()
+        yield scan, future.result() if error is None else error
+        future.release()
+        following = next(waiting, None)
+        if following is not None:
+            completed.add(submit(following))
+
+
+def _settle(store: Store, recipe_key: str, scan: ScanRef, result: Any) -> Any:
+    if not isinstance(result, KilledWorker):
+        return result
+    reason = (
+        f"its worker died {WORKER_DEATHS_TOLERATED + 1} times while preparing it (out of memory, most likely); "
+        "check the image's dimensions, or give workers more with PADFLOW_WORKER_MEMORY"
+    )
+    return write_exclusion(store, recipe_key, Excluded(scan.scan_id, scan.sha256, "preprocess", reason))

@@ -1,0 +1,100 @@
+"""Where a study stands, from the store alone: what is prepared, excluded, missing, fitted, predicted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+
+import pandas as pd
+
+from infra import layout
+from infra.storage import Store
+from infra.study import CohortSpec, Study
+from tasks.records import Excluded, ScanRef, digest
+from tasks.science.cohort.selection import Selection
+from tasks.steps.index import IndexedCohort, selection_exclusions
+
+
+@dataclass(frozen=True)
+class CohortState:
+    """One cohort of a study: every indexed scan is in exactly one of unused, excluded, prepared, missing."""
+
+    spec: CohortSpec
+    indexed: IndexedCohort
+    selection: Selection
+    recipe_key: str
+    excluded: tuple[Excluded, ...]
+    prepared: pd.DataFrame = field(repr=False)
+    missing: tuple[ScanRef, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Scans by what became of them; the parts add up to `indexed`."""
+        return {
+            "indexed": len(self.indexed.tables.manifest),
+            "unused": len(self.selection.unused),
+            "prepared": len(self.prepared),
+            "excluded": len(self.excluded),
+            "missing": len(self.missing),
+        }
+
+    @cached_property
+    def rows_digest(self) -> str:
+        """Names the scans that later stages see: their bytes, how they were prepared, whose they are and the age."""
+        columns = ["scan_id", "participant_id", "session_id", "sha256", "age_years"]
+        return digest([self.recipe_key, self.prepared[columns].sort_values("scan_id").values.tolist()])
+
+    @cached_property
+    def clinical_digest(self) -> str:
+        """Names the values beside the scans, which associations use."""
+        return digest(self.prepared.sort_values("scan_id").to_csv(index=False))
+
+
+def cohort_state(store: Store, spec: CohortSpec, indexed: IndexedCohort, modality: str, recipe_key: str) -> CohortState:
+    """Compare a cohort's index with what the store holds of it, by one listing."""
+    selection = indexed.select(modality, spec.select)
+    names = store.names(layout.prepared_folder(recipe_key))
+    shas = selection.scans["sha256"]
+    is_prepared = shas.map(lambda sha: f"{sha}.json" in names and f"{sha}.npy" in names).astype(bool)
+    is_excluded = shas.map(lambda sha: f"{sha}.excluded.json" in names).astype(bool) & ~is_prepared
+    refused = selection.scans[is_excluded]
+    texts = store.read_many([layout.excluded_scan(recipe_key, sha) for sha in refused["sha256"]])
+    exclusions = [
+        Excluded(scan_id, sha, said["stage"], said["reason"])
+        for scan_id, sha, said in zip(refused["scan_id"], refused["sha256"], map(json.loads, texts), strict=True)
+    ]
+    return CohortState(
+        spec=spec,
+        indexed=indexed,
+        selection=selection,
+        recipe_key=recipe_key,
+        excluded=(*selection_exclusions(selection), *exclusions),
+        prepared=selection.scans[is_prepared].reset_index(drop=True),
+        missing=tuple(indexed.scan_refs(selection.scans[~is_prepared & ~is_excluded])),
+    )
+
+
+def excluded_share(states: list[CohortState]) -> float:
+    """Excluded scans as a share of those that the study meant to use."""
+    counts = [state.counts for state in states]
+    used = sum(c["indexed"] - c["unused"] for c in counts)
+    return sum(c["excluded"] for c in counts) / used if used else 0.0
+
+
+def predictions_key(fit_key: str, state: CohortState) -> str:
+    """Names one cohort's predictions by one model."""
+    return digest(["predictions", 1, fit_key, state.rows_digest])
+
+
+def validation_key(study: Study, fit_key: str, states: list[CohortState]) -> str:
+    """Names the metrics of the external and clinical cohorts."""
+    inputs = [[state.spec.name, predictions_key(fit_key, state), state.clinical_digest] for state in states]
+    return digest(["validation", 1, asdict(study.validation), inputs])
+
+
+def association_key(fit_key: str, spec: object, states: list[CohortState]) -> str:
+    """Names one association; other associations, cohorts and the validation are no part of it."""
+    inputs = [[state.spec.name, predictions_key(fit_key, state), state.clinical_digest] for state in states]
+    versions = layout.library_versions("statsmodels", "pandas")
+    return digest(["association", 1, versions, asdict(spec), inputs])  # type: ignore[call-overload]

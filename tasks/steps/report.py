@@ -1,0 +1,163 @@
+"""Gather a finished study into one HTML page, keep it, and attach it to the MLflow run."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from prefect import task
+from prefect.artifacts import create_link_artifact
+from prefect.cache_policies import NO_CACHE
+
+from infra import layout, tracking
+from infra.settings import Settings
+from infra.storage import Store, replace_file
+from infra.study import Study
+from tasks.records import digest
+from tasks.science.imaging.grid import study_grid
+from tasks.science.imaging.montage import montage_png
+from tasks.science.report.cautions import find_cautions
+from tasks.science.report.contents import ReportContents
+from tasks.science.report.page import render_report
+from tasks.steps.associate import association_table
+from tasks.steps.progress import CohortState, association_key, validation_key
+from tasks.steps.train import member_key
+from tasks.steps.validate import predictions_of
+
+EXAMPLES = 4
+
+
+def report_key(study: Study, fit_key: str, states: list[CohortState]) -> str:
+    """Names the report of one state of a study: whatever it shows is part of the name."""
+    scored = [state for state in states if state.spec.role != "train"]
+    parts = [[state.counts, state.rows_digest, state.clinical_digest, list(map(asdict, state.excluded))] for state in states]
+    specs = [
+        association_key(fit_key, spec, [s for s in scored if s.spec.name in spec.cohorts]) for spec in study.associations
+    ]
+    return digest(["report", 1, study.digest(), fit_key, parts, validation_key(study, fit_key, scored), specs])
+
+
+@task(task_run_name="report", cache_policy=NO_CACHE)
+def write_report(
+    study: Study,
+    study_text: str,
+    settings: Settings,
+    store: Store,
+    record: dict[str, Any],
+    registered: dict[str, Any],
+    states: list[CohortState],
+) -> Path:
+    """Render the report, keep it in the store and on this machine, and link it from MLflow and Prefect."""
+    contents = gather(study, study_text, store, record, registered, states)
+    page = render_report(replace(contents, cautions=find_cautions(contents)))
+    key = layout.report(report_key(study, record["fit_key"], states))
+    store.write(key, page.encode())
+    path = local_report(settings, study)
+    replace_file(path, page.encode())
+    client = tracking.connect(settings)
+    tracking.log_file(client, registered["run_id"], path, "report")
+    tracking.add_tags(client, registered["run_id"], {"padflow.report": store.uri(key)})
+    create_link_artifact(link=path.as_uri(), link_text=f"Report of {study.name}", description=store.uri(key))
+    return path
+
+
+def local_report(settings: Settings, study: Study) -> Path:
+    """Where the newest report of a study lies on this machine."""
+    return settings.home / "reports" / f"{study.name}.html"
+
+
+def gather(
+    study: Study,
+    study_text: str,
+    store: Store,
+    record: dict[str, Any],
+    registered: dict[str, Any],
+    states: list[CohortState],
+) -> ReportContents:
+    """Read everything that the report shows from the store."""
+    fit_key = record["fit_key"]
+    scored = [state for state in states if state.spec.role != "train"]
+    predictions = [predictions_of(store, fit_key, state) for state in scored]
+    table = pd.concat(predictions, ignore_index=True) if predictions else pd.DataFrame()
+    exclusions = [asdict(e) | {"cohort": state.spec.name} for state in states for e in state.excluded]
+    curves = pd.read_csv(store.local_path(member_key(fit_key, record["seeds"][0], "curves.csv")))
+    return ReportContents(
+        study_name=study.name,
+        study_digest=study.digest(),
+        study_text=study_text,
+        flow=pd.DataFrame([{"cohort": s.spec.name, "role": s.spec.role, **s.counts} for s in states]),
+        exclusions=pd.DataFrame(exclusions, columns=["cohort", "scan_id", "stage", "reason"]),
+        training=_training_facts(record),
+        curves=curves,
+        metrics=store.read_table(layout.validation(validation_key(study, fit_key, scored))) if scored else pd.DataFrame(),
+        predictions=table,
+        associations=association_table(store, fit_key, study.associations, scored),
+        group_column=_group_column(study, table),
+        montages=_examples(study, store, scored or states),
+        provenance=_provenance(study, store, record, registered, states),
+    )
+
+
+def _training_facts(record: dict[str, Any]) -> dict[str, Any]:
+    members = list(record["members"].values())
+    first = members[0]
+    return {
+        "n_subjects": record["subjects_by_split"],
+        "n_scans": record["scans_by_split"],
+        "members": len(members),
+        "seeds": ", ".join(map(str, record["seeds"])),
+        "best_epoch": first["best_epoch"],
+        "epochs": first["epochs_run"],
+        "best_val_mae_years": float(np.mean([member["val_mae_years"] for member in members])),
+        "duration_s": float(sum(member["train_seconds"] for member in members)),
+        "age_range_years": record["age_range_years"],
+        "age_bias": record["age_bias"] or "not fitted: fewer than 3 calibration subjects",
+        "hardware": first["hardware"],
+        "processes": first["world_size"],
+    }
+
+
+def _group_column(study: Study, table: pd.DataFrame) -> str | None:
+    names = [name for spec in study.associations for name in spec.formula.replace("~", "+").split("+")]
+    for name in (part.strip() for part in names):
+        if name in table and name not in ("sex", "site") and not pd.api.types.is_numeric_dtype(table[name]):
+            return name
+    return None
+
+
+def _examples(study: Study, store: Store, states: list[CohortState]) -> tuple[tuple[str, bytes], ...]:
+    scans = pd.concat([state.prepared for state in states], ignore_index=True).sort_values("age_years")
+    if scans.empty:
+        return ()
+    chosen = scans.iloc[np.unique(np.linspace(0, len(scans) - 1, EXAMPLES).round().astype(int))]
+    _, affine = study_grid(study.recipe)
+    pictures = []
+    for row in chosen.to_dict("records"):
+        path = store.local_path(layout.prepared_volume(states[0].recipe_key, str(row["sha256"])))
+        volume = np.load(path, allow_pickle=False).astype(np.float32)
+        label = f"{row['scan_id']}, {row['age_years']:.0f} years"
+        pictures.append((label, montage_png(volume, affine)))
+    return tuple(pictures)
+
+
+def _provenance(
+    study: Study, store: Store, record: dict[str, Any], registered: dict[str, Any], states: list[CohortState]
+) -> dict[str, Any]:
+    return {
+        "model": {
+            "registered as": f"{registered['name']}, version {registered['version']}",
+            "load it by": registered["uri"],
+            "MLflow run": registered["run_id"],
+            "fit": record["fit_key"],
+        },
+        "data": {
+            "store": store.url,
+            "recipe digest": states[0].recipe_key,
+            **{f"manifest of {state.spec.name}": state.indexed.digest for state in states},
+        },
+        "environment": {**tracking.environment(), "system": platform.system()},
+    }

@@ -1,0 +1,93 @@
+"""Score cohorts by the registered model, and measure how well it predicts ages that it has never seen."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pandas as pd
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from infra import layout, registry, tracking
+from infra.settings import Settings
+from infra.storage import Store
+from infra.study import Study
+from tasks.science.statistics.baselines import fit_mean_age, fit_volume_baseline, predict_constant, predict_volume
+from tasks.science.statistics.bootstrap import metric_table
+from tasks.steps.progress import CohortState, predictions_key, validation_key
+
+VOLUME_FIGURES = ("brain_volume_ml", "brain_fraction")
+
+
+@task(task_run_name="score", cache_policy=NO_CACHE)
+def score_cohorts(
+    settings: Settings, store: Store, fit_key: str, registered: dict[str, Any], states: list[CohortState]
+) -> None:
+    """Predict every prepared scan of the given cohorts by the model that is in the registry, and keep the table."""
+    missing = [state for state in states if not store.exists(layout.predictions(predictions_key(fit_key, state)))]
+    if not missing:
+        return
+    tracking.connect(settings)
+    model = registry.load(registered["uri"])
+    for state in missing:
+        scans = state.prepared
+        keys = [layout.prepared_volume(state.recipe_key, str(sha)) for sha in scans["sha256"]]
+        paths = [str(store.local_path(key)) for key in keys]
+        inputs = pd.DataFrame({"prepared": paths, "age_years": scans["age_years"].astype(float).to_numpy()})
+        outputs = registry.predict(model, inputs).reset_index(drop=True)
+        table = pd.concat([scans[["scan_id"]].reset_index(drop=True), outputs], axis=1)
+        store.write_table(layout.predictions(predictions_key(fit_key, state)), table)
+
+
+def predictions_of(store: Store, fit_key: str, state: CohortState) -> pd.DataFrame:
+    """A cohort's predictions beside everything that is known of each scan's subject."""
+    table = store.read_table(layout.predictions(predictions_key(fit_key, state)))
+    clinical = state.prepared.drop(columns=[c for c in table.columns if c != "scan_id" and c in state.prepared])
+    return clinical.assign(role=state.spec.role).merge(table, on="scan_id", validate="one_to_one")
+
+
+def volume_figures(store: Store, recipe_key: str, scans: pd.DataFrame) -> pd.DataFrame:
+    """Brain volume and parenchymal fraction of prepared scans, from their sidecars; on the scans' index."""
+    texts = store.read_many([layout.prepared_sidecar(recipe_key, str(sha)) for sha in scans["sha256"]])
+    figures = [json.loads(text)["quality"] for text in texts]
+    return pd.DataFrame([{name: f[name] for name in VOLUME_FIGURES} for f in figures], index=scans.index)
+
+
+@task(task_run_name="validate", cache_policy=NO_CACHE)
+def validate_model(study: Study, store: Store, fit_key: str, states: list[CohortState]) -> pd.DataFrame:
+    """Measure the model on every external and clinical cohort beside two baselines that know no network.
+
+    Returns:
+        One row per cohort, predictor (`model`, `mean age`, `brain volume`), correction (`raw`, `bias-corrected`),
+        group, level and metric.
+    """
+    rows = store.read_table(f"{layout.fit_folder(fit_key)}/rows.parquet")
+    trained = rows[rows["split"] == "train"].reset_index(drop=True)
+    figures = volume_figures(store, states[0].recipe_key, trained)
+    mean_age = fit_mean_age(trained["age_years"].to_numpy())
+    volume = fit_volume_baseline(figures.assign(age_years=trained["age_years"])) if len(trained) > 3 else None
+    tables = []
+    for state in states:
+        scored = predictions_of(store, fit_key, state)
+        scored = scored[scored["status"] == "ok"].reset_index(drop=True)
+        if scored.empty:
+            continue
+        by_predictor = {("model", "raw"): scored["predicted_age_years"].to_numpy()}
+        if scored["corrected_age_years"].notna().all():
+            by_predictor["model", "bias-corrected"] = scored["corrected_age_years"].to_numpy()
+        by_predictor["mean age", "raw"] = predict_constant(mean_age, len(scored))
+        if volume is not None:
+            by_predictor["brain volume", "raw"] = predict_volume(volume, volume_figures(store, state.recipe_key, scored))
+        for (predictor, correction), predicted in by_predictor.items():
+            table = _metrics(study, scored.assign(predicted_age_years=predicted))
+            tables.append(table.assign(cohort=state.spec.name, predictor=predictor, correction=correction))
+    metrics = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    store.write_table(layout.validation(validation_key(study, fit_key, states)), metrics)
+    return metrics
+
+
+def _metrics(study: Study, scored: pd.DataFrame) -> pd.DataFrame:
+    groups = [name for name in study.validation.groups if name in scored and scored[name].nunique(dropna=True) > 1]
+    columns = ["participant_id", "age_years", "predicted_age_years", *groups]
+    return metric_table(scored[columns], tuple(groups), study.validation.resamples, study.validation.seed)
