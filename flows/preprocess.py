@@ -20,7 +20,10 @@ class ScansLeft(RuntimeError):
     """Storage or a worker failed for some scans; the next run does them."""
 
 
-@flow(name="preprocess", task_runner=ThreadPoolTaskRunner(max_workers=SLICES_AT_A_TIME), validate_parameters=False)
+RUNNER: Any = ThreadPoolTaskRunner(max_workers=SLICES_AT_A_TIME)
+
+
+@flow(name="preprocess", task_runner=RUNNER, validate_parameters=False)
 def preprocess(study_path: str, rehash: bool = False) -> dict[str, int]:
     """Prepare what is missing; scans that are prepared or excluded already are not touched.
 

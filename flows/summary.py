@@ -132,9 +132,7 @@ def make_phantom(
     """Write a phantom cohort, with a progress bar."""
     from tasks.science.imaging.phantom import PhantomSpec, write_phantom
 
-    spec = PhantomSpec(
-        subjects=subjects, sites=sites, seed=seed, patients=patients, sessions=sessions, variant=variant
-    )
+    spec = PhantomSpec(subjects=subjects, sites=sites, seed=seed, patients=patients, sessions=sessions, variant=variant)
     workers = load_settings().workers
     with progress_bars() as progress:
         bar = progress.add_task(f"phantom {folder.name}", total=subjects * sessions)
@@ -161,7 +159,9 @@ def _metrics_table(metrics: pd.DataFrame) -> Table:
     overall = metrics[metrics["group"] == "overall"]
     for (cohort, correction, predictor), rows in overall.groupby(["cohort", "correction", "predictor"], sort=False):
         by_metric = rows.set_index("metric")
-        cells = [_estimate(by_metric.loc[name]) if name in by_metric.index else "" for name in ("mae", "r2", "pearson_r")]
+        cells = [
+            _estimate(by_metric.loc[name]) if name in by_metric.index else "" for name in ("mae", "r2", "pearson_r")
+        ]
         table.add_row(str(cohort), str(predictor), str(correction), str(rows["n_subjects"].iloc[0]), *cells)
     return table
 

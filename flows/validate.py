@@ -24,7 +24,9 @@ def fitted(workspace: Workspace, states: list[CohortState]) -> tuple[dict[str, A
     key = plan_training(workspace.study, workspace.store, states).key
     record, registered = workspace.fit_record(key), workspace.registration(key)
     if record is None or registered is None:
-        raise NotReady("the study's model is not trained on these scans yet; run `padflow train` or `padflow run` first")
+        raise NotReady(
+            "the study's model is not trained on these scans yet; run `padflow train` or `padflow run` first"
+        )
     return record, registered
 
 

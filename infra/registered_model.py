@@ -56,7 +56,7 @@ class BrainAgeModel(PythonModel):
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Predict row by row, so that one bad image cannot spoil its neighbours."""
         del context, params
-        rows = [self._row(row) for row in model_input.to_dict("records")]
+        rows = [self._row({str(k): v for k, v in row.items()}) for row in model_input.to_dict("records")]
         return pd.DataFrame(rows, columns=list(COLUMNS), index=model_input.index)
 
     def _row(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -81,7 +81,9 @@ class RegisteredVersion:
         return f"models:/{self.name}/{self.version}"
 
 
-def register(client: MlflowClient, run_id: str, name: str, contract: Contract, weights: list[Path]) -> RegisteredVersion:
+def register(
+    client: MlflowClient, run_id: str, name: str, contract: Contract, weights: list[Path]
+) -> RegisteredVersion:
     """Log the model once and register it as `challenger`, and as `champion` where there is none yet.
 
     Args:

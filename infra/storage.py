@@ -149,7 +149,9 @@ class BidsRoot:
                 "Check the cohort's `root` in the study, and --data or PADFLOW_DATA, which relative roots are below."
             )
         return [
-            FileInfo(path=path.removeprefix(self._root).lstrip("/"), size_bytes=int(info["size"]), version=_version(info))
+            FileInfo(
+                path=path.removeprefix(self._root).lstrip("/"), size_bytes=int(info["size"]), version=_version(info)
+            )
             for path, info in found.items()
         ]
 
@@ -212,5 +214,7 @@ def _protocols(filesystem: fsspec.AbstractFileSystem) -> Iterable[str]:
 
 def _checked(key: str) -> str:
     if not SAFE_KEY.match(key) or ".." in key.split("/"):
-        raise ValueError(f"{key!r} is not a key of the store: expected names of letters, digits and ._-= joined by '/'.")
+        raise ValueError(
+            f"{key!r} is not a key of the store: expected names of letters, digits and ._-= joined by '/'."
+        )
     return key

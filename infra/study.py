@@ -20,6 +20,7 @@ from tasks.records import (
     TrainingSpec,
     digest,
 )
+from tasks.science.statistics.association import check_spec
 
 STUDIES = Path(__file__).parent / "studies"
 
@@ -188,6 +189,10 @@ def _check_consistency(study: Study, source: str) -> None:
     if min(study.splits.train, study.splits.validation) <= 0:
         problems.append("splits.train and splits.validation must be above 0")
     for spec in study.associations:
+        try:
+            check_spec(spec)
+        except ValueError as error:
+            problems.append(f"association {spec.name!r}: {error}")
         unknown = [name for name in spec.cohorts if name not in names]
         problems += [f"association {spec.name!r} names cohort {n!r}; there are: {', '.join(names)}" for n in unknown]
         trained = {c.name for c in study.cohorts_of("train")} & set(spec.cohorts)

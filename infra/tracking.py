@@ -18,7 +18,7 @@ PARAMETER_LIMIT = 500
 
 
 def connect(settings: Settings) -> MlflowClient:
-    """Point MLflow at the settings' servers; a SQLite store is created and migrated here, once, before anything else."""
+    """Point MLflow at the settings' servers; an embedded database is made here, before anything parallel."""
     if settings.tracking_uri.startswith("sqlite:"):
         settings.home.mkdir(parents=True, exist_ok=True)
     mlflow.set_tracking_uri(settings.tracking_uri)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -14,19 +16,39 @@ from .losses import expected_age_loss, soft_label_divergence
 from .networks.age_bins import expected_ages_years, soft_labels
 from .networks.build import build_network
 
-# Torch's default of 0.1 averages ten batches: over parts of four scans such statistics are too noisy to evaluate by.
-BATCH_NORM_MOMENTUM = 0.02
-
 
 class BrainAgeModule(pl.LightningModule):
     """A network with its loss and schedule.
 
-    Under several ranks each keeps batch-norm statistics of its own part of the batch. They are averaged before every
-    validation, so that all ranks evaluate, stop and save by the same network.
+    Before every validation the batch-norm statistics are measured anew by the weights of that moment, and averaged over
+    the ranks, so that all ranks evaluate, stop and save by the same network. The running averages that batch norm
+    gathers while weights change lag behind them: with tens of steps per epoch they made a validation MAE of 4 years
+    read as 30.
+
+    Reference: Wu & Johnson 2021, arXiv:2105.07576 ("precise batch norm").
     """
 
-    def __init__(self, network: NetworkSpec, training: TrainingSpec, seed: int, total_steps: int, n_val: int) -> None:
+    def __init__(
+        self,
+        network: NetworkSpec,
+        training: TrainingSpec,
+        seed: int,
+        total_steps: int,
+        n_val: int,
+        calibration: Iterable[Item],
+    ) -> None:
+        """Set up a fit.
+
+        Args:
+            network: Which network.
+            training: Loss and optimiser.
+            seed: The fit's seed.
+            total_steps: Optimiser steps of all epochs, over which the learning rate runs its cycle.
+            n_val: Validation scans over all ranks.
+            calibration: This rank's batches to measure batch-norm statistics on, of the size of a training batch.
+        """
         super().__init__()
+        self.calibration = calibration
         self.spec, self.training_spec, self.seed = network, training, seed
         self.total_steps, self.n_val = total_steps, n_val
         self.network = build_network(network)
@@ -43,9 +65,6 @@ class BrainAgeModule(pl.LightningModule):
         # Dropout differs between ranks, and a resumed fit draws as the uninterrupted one would have.
         draw = self.seed * 1_000_003 + self.global_step * 1_009 + self.global_rank
         torch.manual_seed(draw % 2**63)
-        for layer in _batch_norms(self.network):
-            # A plain mean of all batches at first, so that the initial statistics do not linger.
-            layer.momentum = max(BATCH_NORM_MOMENTUM, 1 / (self.global_step + 1))
 
     def training_step(self, batch: Item, batch_idx: int) -> Tensor:
         _, volumes, ages_years = batch
@@ -54,7 +73,7 @@ class BrainAgeModule(pl.LightningModule):
         return loss
 
     def on_validation_start(self) -> None:
-        self._average_batch_norm()
+        self._measure_batch_norm()
         self._val_rows = torch.zeros(self.n_val, 3, dtype=torch.float64, device=self.device)
 
     def validation_step(self, batch: Item, batch_idx: int) -> None:
@@ -91,16 +110,21 @@ class BrainAgeModule(pl.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _average_batch_norm(self) -> None:
-        for layer in _batch_norms(self.network):
+    def _measure_batch_norm(self) -> None:
+        layers = [layer for layer in self.network.modules() if isinstance(layer, nn.BatchNorm3d)]
+        for layer in layers:
+            layer.reset_running_stats()
+            # None: the plain mean over all batches.
+            layer.momentum = None
+        self.network.train()
+        for _, volumes, _ in self.calibration:
+            self.network(volumes.to(self.device))
+        self.network.eval()
+        for layer in layers:
             for statistic in (layer.running_mean, layer.running_var):
                 if statistic is not None:
                     ranks = _sum_over_ranks(statistic)
                     statistic.div_(ranks)
-
-
-def _batch_norms(network: nn.Module) -> list[nn.BatchNorm3d]:
-    return [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm3d)]
 
 
 def _sum_over_ranks(values: Tensor) -> int:

@@ -121,8 +121,11 @@ def epoch_batches(n_scans: int, batch_size: int, ranks: int, seed: int, epoch: i
 class RankBatches(Sampler[list[tuple[int, int]]]):
     """One rank's part of each global batch, as (epoch, index) pairs."""
 
-    def __init__(self, n_scans: int, batch_size: int, rank: int, ranks: int, seed: int) -> None:
+    def __init__(
+        self, n_scans: int, batch_size: int, rank: int, ranks: int, seed: int, most_batches: int | None = None
+    ) -> None:
         self.n_scans, self.batch_size, self.rank, self.ranks, self.seed = n_scans, batch_size, rank, ranks, seed
+        self.most_batches = most_batches
         self.epoch = 0
         self._steps = len(self._global_batches())
 
@@ -135,7 +138,7 @@ class RankBatches(Sampler[list[tuple[int, int]]]):
         self.epoch = epoch
 
     def _global_batches(self) -> list[list[int]]:
-        return epoch_batches(self.n_scans, self.batch_size, self.ranks, self.seed, self.epoch)
+        return epoch_batches(self.n_scans, self.batch_size, self.ranks, self.seed, self.epoch)[: self.most_batches]
 
     def __len__(self) -> int:
         return self._steps

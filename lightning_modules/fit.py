@@ -30,6 +30,8 @@ from .networks.age_bins import soft_labels
 from .outputs import write_curves, write_predictions, write_report, write_weights, write_whole
 
 GPU_LOADER_WORKERS = 4
+# Measured enough for statistics over a hundred scans or so, and little beside an epoch of a large cohort.
+CALIBRATION_BATCHES = 16
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,10 @@ def fit(job: TrainingJob) -> None:
         claim_folder(folder, job)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     pl.seed_everything(job.seed, workers=True, verbose=False)
-    train, validation = loaders(job, ranks)
+    train, validation, calibration = loaders(job, ranks)
     steps = job.training.epochs * len(train)
-    module = BrainAgeModule(job.network, job.training, job.seed, steps, n_val=len(_of_split(job, "validation")))
+    n_val = len(_of_split(job, "validation"))
+    module = BrainAgeModule(job.network, job.training, job.seed, steps, n_val, calibration)
     log, stopping = EpochLog(ranks.world_size), Patience(job.training.patience)
     best, last = _checkpoints(folder / "checkpoints")
     last_path = folder / "checkpoints" / "last.ckpt"
@@ -121,19 +124,20 @@ def claim_folder(folder: Path, job: TrainingJob) -> None:
     write_whole(claim, name.encode())
 
 
-def loaders(job: TrainingJob, ranks: Ranks) -> tuple[DataLoader[Item], DataLoader[Item]]:
-    """This rank's training batches, augmented, and its part of the validation scans, as they are."""
+def loaders(job: TrainingJob, ranks: Ranks) -> tuple[DataLoader[Item], DataLoader[Item], DataLoader[Item]]:
+    """This rank's training batches, augmented; its part of the validation scans; training scans to calibrate on."""
     spec, train, validation = job.training, _of_split(job, "train"), _of_split(job, "validation")
     augmentation = Augmentation(spec.flip_probability, spec.shift_voxels, job.seed)
     workers: dict[str, Any] = {}
     if torch.cuda.is_available():
         workers = {"num_workers": GPU_LOADER_WORKERS, "persistent_workers": True, "pin_memory": True}
-    batches = RankBatches(len(train), spec.batch_size, ranks.rank, ranks.world_size, job.seed)
+    place = (len(train), spec.batch_size, ranks.rank, ranks.world_size, job.seed)
     per_rank = spec.batch_size // ranks.world_size
     held_out = unpadded_batches(len(validation), per_rank, ranks.rank, ranks.world_size)
     return (
-        DataLoader(PreparedScans(train, augmentation), batch_sampler=batches, **workers),
+        DataLoader(PreparedScans(train, augmentation), batch_sampler=RankBatches(*place), **workers),
         DataLoader(PreparedScans(validation), batch_sampler=held_out, **workers),
+        DataLoader(PreparedScans(train), batch_sampler=RankBatches(*place, CALIBRATION_BATCHES), **workers),
     )
 
 
@@ -198,7 +202,7 @@ class Patience(EarlyStopping):
 
 
 def _checkpoints(folder: Path) -> tuple[ModelCheckpoint, ModelCheckpoint]:
-    """The best network, and the last epoch with all that a resume needs; local, since resuming from s3:// is unsound."""
+    """The best network, and the last epoch with all that a resume needs; local, since s3:// resumes unsoundly."""
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
     best = ModelCheckpoint(filename="best", monitor="val_mae_years", mode="min", save_weights_only=True, **common)
     return best, ModelCheckpoint(filename="last", **common)

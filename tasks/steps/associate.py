@@ -13,16 +13,16 @@ from prefect.cache_policies import NO_CACHE
 from infra import layout
 from infra.storage import Store
 from tasks.records import AssociationSpec
-from tasks.science.statistics.association import AssociationFit, fit_association
-from tasks.science.statistics.multiplicity import add_fdr
+from tasks.science.statistics.association import COLUMNS, fit_association
+from tasks.science.statistics.multiplicity import benjamini_hochberg
 from tasks.steps.progress import CohortState, association_key
-from tasks.steps.validate import predictions_of
+from tasks.steps.validate import joined, predictions_of
 
 
 @task(task_run_name="associate-{spec.name}", cache_policy=NO_CACHE)
 def associate(store: Store, fit_key: str, spec: AssociationSpec, states: list[CohortState]) -> None:
     """Fit one association on the rows that the model could score, and keep it."""
-    table = pd.concat([predictions_of(store, fit_key, state) for state in states], ignore_index=True)
+    table = joined([predictions_of(store, fit_key, state) for state in states])
     unscored = int((table["status"] != "ok").sum())
     fit = fit_association(spec, table[table["status"] == "ok"].reset_index(drop=True))
     problems = [*fit.problems]
@@ -40,36 +40,29 @@ def associate(store: Store, fit_key: str, spec: AssociationSpec, states: list[Co
     store.write_json(layout.association(association_key(fit_key, spec, states)), record)
 
 
-def read_fit(store: Store, key: str) -> tuple[AssociationFit, dict[str, Any]]:
-    """An association as it was kept, with its record."""
-    record = store.read_json(layout.association(key))
-    fit = AssociationFit(
-        name=record["name"],
-        coefficients=pd.DataFrame(record["coefficients"]),
-        n_used=record["n_used"],
-        n_dropped=record["n_dropped"],
-        method=record["method"],
-        problems=record["problems"],
-    )
-    return fit, record
+def association_table(
+    store: Store, fit_key: str, specs: tuple[AssociationSpec, ...], states: list[CohortState]
+) -> pd.DataFrame:
+    """All associations of the study in one table; the FDR family is every term of interest in it.
 
-
-def association_table(store: Store, fit_key: str, specs: tuple[AssociationSpec, ...], states: list[CohortState]) -> Any:
-    """All associations of the study in one table; the FDR family is every term of interest in it."""
-    kept = [read_fit(store, association_key(fit_key, spec, cohorts_of(spec, states))) for spec in specs]
-    fits = add_fdr([fit for fit, _ in kept])
+    A model that could not be fitted is a row without a term, whose `problems` say why.
+    """
     tables = []
-    for fit, (_, record) in zip(fits, kept, strict=True):
-        facts = {
-            "model": record["name"],
-            "formula": record["formula"],
-            "method": record["method"],
-            "n_used": record["n_used"],
-            "n_dropped": sum(record["n_dropped"].values()),
-            "problems": " ".join(record["problems"]),
-        }
-        tables.append(fit.coefficients.assign(**facts))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    for spec in specs:
+        record = store.read_json(layout.association(association_key(fit_key, spec, cohorts_of(spec, states))))
+        coefficients = pd.DataFrame(record["coefficients"] or [{"term": None, "of_interest": True}])
+        coefficients = coefficients.reindex(columns=list(COLUMNS)).drop(columns=["model", "n_used"])
+        facts = {name: record[name] for name in ("formula", "method", "n_used")}
+        facts |= {"model": record["name"], "n_dropped": sum(record["n_dropped"].values())}
+        tables.append(coefficients.assign(**facts, problems=[record["problems"]] * len(coefficients)))
+    if not tables:
+        return pd.DataFrame()
+    table = pd.concat(tables, ignore_index=True)
+    numeric = ["estimate", "se", "statistic", "df", "p_value", "ci_low", "ci_high", "q_value"]
+    table[numeric] = table[numeric].astype(float)
+    family = table["of_interest"].astype(bool) & table["p_value"].notna()
+    table.loc[family, "q_value"] = benjamini_hochberg(table.loc[family, "p_value"])
+    return table
 
 
 def cohorts_of(spec: AssociationSpec, states: list[CohortState]) -> list[CohortState]:

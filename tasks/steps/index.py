@@ -45,7 +45,11 @@ class IndexedCohort:
 
 
 def index_cohort(
-    store: Store, name: str, root: str, rehash: bool = False, on_start: Callable[[int], Callable[[], None]] | None = None
+    store: Store,
+    name: str,
+    root: str,
+    rehash: bool = False,
+    on_start: Callable[[int], Callable[[], None]] | None = None,
 ) -> IndexedCohort:
     """Read a BIDS root and keep its tables in the store, unless they are there already.
 

@@ -23,20 +23,25 @@ from tasks.science.imaging.montage import montage_png
 from tasks.science.report.cautions import find_cautions
 from tasks.science.report.contents import ReportContents
 from tasks.science.report.page import render_report
+from tasks.science.statistics.formula import parse
 from tasks.steps.associate import association_table
 from tasks.steps.progress import CohortState, association_key, validation_key
 from tasks.steps.train import member_key
-from tasks.steps.validate import predictions_of
+from tasks.steps.validate import joined, predictions_of
 
 EXAMPLES = 4
+PREDICTION_COLUMNS = ("predicted_age_years", "brain_pad_years", "corrected_brain_pad_years", "sex", "site", "reason")
 
 
 def report_key(study: Study, fit_key: str, states: list[CohortState]) -> str:
     """Names the report of one state of a study: whatever it shows is part of the name."""
     scored = [state for state in states if state.spec.role != "train"]
-    parts = [[state.counts, state.rows_digest, state.clinical_digest, list(map(asdict, state.excluded))] for state in states]
+    parts = [
+        [state.counts, state.rows_digest, state.clinical_digest, list(map(asdict, state.excluded))] for state in states
+    ]
     specs = [
-        association_key(fit_key, spec, [s for s in scored if s.spec.name in spec.cohorts]) for spec in study.associations
+        association_key(fit_key, spec, [s for s in scored if s.spec.name in spec.cohorts])
+        for spec in study.associations
     ]
     return digest(["report", 1, study.digest(), fit_key, parts, validation_key(study, fit_key, scored), specs])
 
@@ -82,9 +87,13 @@ def gather(
     fit_key = record["fit_key"]
     scored = [state for state in states if state.spec.role != "train"]
     predictions = [predictions_of(store, fit_key, state) for state in scored]
-    table = pd.concat(predictions, ignore_index=True) if predictions else pd.DataFrame()
+    table = joined(predictions) if predictions else pd.DataFrame()
+    table = table.reindex(columns=[*table.columns, *(c for c in PREDICTION_COLUMNS if c not in table)])
     exclusions = [asdict(e) | {"cohort": state.spec.name} for state in states for e in state.excluded]
-    curves = pd.read_csv(store.local_path(member_key(fit_key, record["seeds"][0], "curves.csv")))
+    curves = [
+        pd.read_csv(store.local_path(member_key(fit_key, seed, "curves.csv"))).assign(seed=seed)
+        for seed in record["seeds"]
+    ]
     return ReportContents(
         study_name=study.name,
         study_digest=study.digest(),
@@ -92,8 +101,10 @@ def gather(
         flow=pd.DataFrame([{"cohort": s.spec.name, "role": s.spec.role, **s.counts} for s in states]),
         exclusions=pd.DataFrame(exclusions, columns=["cohort", "scan_id", "stage", "reason"]),
         training=_training_facts(record),
-        curves=curves,
-        metrics=store.read_table(layout.validation(validation_key(study, fit_key, scored))) if scored else pd.DataFrame(),
+        curves=pd.concat(curves, ignore_index=True),
+        metrics=store.read_table(layout.validation(validation_key(study, fit_key, scored)))
+        if scored
+        else pd.DataFrame(),
         predictions=table,
         associations=association_table(store, fit_key, study.associations, scored),
         group_column=_group_column(study, table),
@@ -113,19 +124,20 @@ def _training_facts(record: dict[str, Any]) -> dict[str, Any]:
         "best_epoch": first["best_epoch"],
         "epochs": first["epochs_run"],
         "best_val_mae_years": float(np.mean([member["val_mae_years"] for member in members])),
-        "duration_s": float(sum(member["train_seconds"] for member in members)),
+        "duration_s": float(sum(member["duration_s"] for member in members)),
         "age_range_years": record["age_range_years"],
         "age_bias": record["age_bias"] or "not fitted: fewer than 3 calibration subjects",
-        "hardware": first["hardware"],
+        "hardware": first["device"],
         "processes": first["world_size"],
     }
 
 
 def _group_column(study: Study, table: pd.DataFrame) -> str | None:
-    names = [name for spec in study.associations for name in spec.formula.replace("~", "+").split("+")]
-    for name in (part.strip() for part in names):
-        if name in table and name not in ("sex", "site") and not pd.api.types.is_numeric_dtype(table[name]):
-            return name
+    """The first categorical predictor that an association declares: what the brain-PAD figure compares."""
+    for spec in study.associations:
+        for name in parse(spec.formula).columns:
+            if name in table and name not in ("sex", "site") and not pd.api.types.is_numeric_dtype(table[name]):
+                return name
     return None
 
 

@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -55,8 +54,8 @@ def plan_training(study: Study, store: Store, states: list[CohortState]) -> Trai
         store.write_table(key, table)
     rows = pd.concat([_labelled(state, state.prepared) for state in training], ignore_index=True)
     rows = rows.merge(table, on="participant_id", validate="many_to_one").sort_values("scan_id", ignore_index=True)
-    others = [_labelled(state, state.prepared).assign(split="") for state in states if state.spec.role != "train"]
-    refuse_leaks(pd.concat([rows, *others], ignore_index=True))
+    everything = [_sourced(state).merge(rows[["scan_id", "split"]], on="scan_id", how="left") for state in states]
+    refuse_leaks(pd.concat(everything, ignore_index=True).fillna({"split": ""}))
     return TrainingPlan(rows, _fit_key(study, states[0].recipe_key, rows))
 
 
@@ -66,10 +65,22 @@ def _labelled(state: CohortState, scans: pd.DataFrame) -> pd.DataFrame:
     return named.assign(participant_id=named["cohort"] + "/" + named["participant_id"])
 
 
+def _sourced(state: CohortState) -> pd.DataFrame:
+    # Two cohorts of one data set share its people, so a subject is known by the data set and not by the cohort.
+    columns = ["scan_id", "participant_id", "sha256"]
+    return state.prepared[columns].assign(cohort=state.indexed.root, role=state.spec.role)
+
+
 def _fit_key(study: Study, recipe_key: str, rows: pd.DataFrame) -> str:
     columns = ["scan_id", "participant_id", "sha256", "age_years", "split"]
     versions = layout.library_versions("torch", "pytorch-lightning", "numpy")
-    inputs = [asdict(study.network), asdict(study.training), list(study.seeds), recipe_key, rows[columns].values.tolist()]
+    inputs = [
+        asdict(study.network),
+        asdict(study.training),
+        list(study.seeds),
+        recipe_key,
+        rows[columns].values.tolist(),
+    ]
     return digest(["fit", TRAINING_VERSION, versions, inputs])
 
 
@@ -220,4 +231,3 @@ def _log_fit(
         tracking.log_curves(client, run_id, f"seed-{seed}", curves)
         report = record["members"][str(seed)]
         tracking.log_metrics(client, run_id, {f"seed-{seed}/best_val_mae_years": report["val_mae_years"]})
-

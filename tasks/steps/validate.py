@@ -47,6 +47,18 @@ def predictions_of(store: Store, fit_key: str, state: CohortState) -> pd.DataFra
     return clinical.assign(role=state.spec.role).merge(table, on="scan_id", validate="one_to_one")
 
 
+def joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Stack cohorts' tables; a column that is text in one cohort and numbers in another becomes text."""
+    kinds: dict[str, set[bool]] = {}
+    for table in tables:
+        for name in table.columns[table.notna().any()]:
+            kinds.setdefault(str(name), set()).add(bool(pd.api.types.is_numeric_dtype(table[name])))
+    mixed = [name for name, found in kinds.items() if len(found) > 1]
+    text = [table.assign(**{name: table[name].astype("str") for name in mixed if name in table}) for table in tables]
+    # An all-missing column carries no type; leaving it out keeps the others' types as they are.
+    return pd.concat([table.dropna(axis="columns", how="all") for table in text], ignore_index=True)
+
+
 def volume_figures(store: Store, recipe_key: str, scans: pd.DataFrame) -> pd.DataFrame:
     """Brain volume and parenchymal fraction of prepared scans, from their sidecars; on the scans' index."""
     texts = store.read_many([layout.prepared_sidecar(recipe_key, str(sha)) for sha in scans["sha256"]])
@@ -78,7 +90,9 @@ def validate_model(study: Study, store: Store, fit_key: str, states: list[Cohort
             by_predictor["model", "bias-corrected"] = scored["corrected_age_years"].to_numpy()
         by_predictor["mean age", "raw"] = predict_constant(mean_age, len(scored))
         if volume is not None:
-            by_predictor["brain volume", "raw"] = predict_volume(volume, volume_figures(store, state.recipe_key, scored))
+            by_predictor["brain volume", "raw"] = predict_volume(
+                volume, volume_figures(store, state.recipe_key, scored)
+            )
         for (predictor, correction), predicted in by_predictor.items():
             table = _metrics(study, scored.assign(predicted_age_years=predicted))
             tables.append(table.assign(cohort=state.spec.name, predictor=predictor, correction=correction))

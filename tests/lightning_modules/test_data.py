@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from lightning_modules.augmentation import Augmentation, shifted
 from lightning_modules.data import PreparedScans, RankBatches, common_grid, epoch_batches, unpadded_batches
+from tests.lightning_modules.conftest import JobMaker
 
 VOLUME = np.random.default_rng(0).normal(size=(6, 7, 8)).astype(np.float32)
 
@@ -61,7 +62,7 @@ def test_evaluation_sees_every_scan_once(n: int, ranks: int, batch_size: int) ->
     assert counts == Counter(range(n))
 
 
-def test_augmentation_depends_on_seed_epoch_and_scan_alone(job_of) -> None:  # type: ignore[no-untyped-def]
+def test_augmentation_depends_on_seed_epoch_and_scan_alone(job_of: JobMaker) -> None:
     rows = [row for row in job_of(train=8).rows if row.split == "train"]
     augmentation = Augmentation(flip_probability=0.5, shift_voxels=2, seed=1)
     scans, backwards = PreparedScans(rows, augmentation), PreparedScans(rows[::-1], augmentation)
@@ -100,7 +101,7 @@ def test_flips_come_as_often_as_asked() -> None:
     assert 70 <= count <= 130
 
 
-def test_scans_on_different_grids_are_refused(job_of) -> None:  # type: ignore[no-untyped-def]
+def test_scans_on_different_grids_are_refused(job_of: JobMaker) -> None:
     rows = job_of(train=4).rows
     np.save(rows[2].path, np.zeros((4, 4, 4), np.float16))
     with pytest.raises(ValueError, match=r"train-2 .* has shape \(4, 4, 4\)"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ SPEC = NetworkSpec(age_range_years=(10.0, 100.0), bin_width_years=3.0, label_sig
 def brute_label(age_years: float, spec: NetworkSpec) -> list[float]:
     edges = bin_edges_years(spec).tolist()
     below = [0.5 * (1 + math.erf((edge - age_years) / spec.label_sigma_years / math.sqrt(2))) for edge in edges]
-    shares = [upper - lower for lower, upper in zip(below, below[1:], strict=False)]
+    shares = [upper - lower for lower, upper in pairwise(below)]
     return [share / sum(shares) for share in shares]
 
 
@@ -75,7 +76,7 @@ def test_divergence_is_zero_at_the_label_and_finite_for_certain_labels_in_float3
     labels = soft_labels(torch.tensor([11.0, 55.0]), SPEC)
     assert float(soft_label_divergence(torch.log(labels + 1e-300), labels)) == pytest.approx(0, abs=1e-9)
     logits = torch.full((2, labels.shape[1]), -200.0).requires_grad_()
-    soft_label_divergence(logits, labels.float()).backward()  # type: ignore[no-untyped-call]
+    soft_label_divergence(logits, labels.float()).backward()
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def test_the_published_network_has_the_published_number_of_weights() -> None:
     """Peng et al. 2021 state about 3.0 million; counted by hand for 40 bins, biases and batch norm included."""
     spec = NetworkSpec(age_range_years=(42.0, 82.0), bin_width_years=1.0)
     channels = (1, 32, 64, 128, 256, 256)
-    blocks = sum(27 * a * b + 3 * b for a, b in zip(channels, channels[1:], strict=False))
+    blocks = sum(27 * a * b + 3 * b for a, b in pairwise(channels))
     expected = blocks + (256 * 64 + 3 * 64) + (64 * 40 + 40)
     assert sum(weight.numel() for weight in build_network(spec).parameters()) == expected
 
@@ -101,7 +102,7 @@ def test_a_network_in_training_mode_does_not_predict() -> None:
         (np.full((8, 8, 8), np.nan, np.float16), "not finite"),
         (np.zeros((8, 8), np.float16), r"expected a prepared scan"),
         (np.zeros((8, 8, 8), np.int16), r"expected a prepared scan"),
-        (np.array([[[None]]]), "allow_pickle"),
+        (np.array([[[None]]]), "Python objects"),
     ],
 )
 def test_a_file_that_is_no_prepared_scan_is_refused(tmp_path: Path, volume: np.ndarray, message: str) -> None:

@@ -12,7 +12,7 @@ from ...records import ScanRejected
 from ..arrays import Affine, Mask, Volume
 from .orientation import apply_affine, spacing_mm
 
-ITERATIONS = (20, 20, 10)
+ITERATIONS = (30, 30, 30)
 CONVERGENCE = 1e-3
 MARGIN_VOXELS = 2
 MAX_DARK_FRACTION = 0.10
@@ -21,11 +21,11 @@ MAX_DARK_FRACTION = 0.10
 def log_bias_field(volume: Volume, affine: Affine, brain: Mask) -> tuple[Volume, Affine]:
     """Estimate the log of the bias field within the brain, with N4 on a working copy.
 
-    A field is smooth, so a copy at 4 mm shows all of it at a hundredth of the cost; within the brain only, since
+    A field is smooth, so a copy at 6 mm shows all of it at a hundredth of the cost; within the brain only, since
     scalp and fat would otherwise dominate the fit.
 
     Args:
-        volume: A working copy of the scan, about 4 mm, shape (i, j, k).
+        volume: A working copy of the scan, about 6 mm, shape (i, j, k).
         affine: Voxel indices to RAS+ mm.
         brain: True inside the brain, same shape.
 

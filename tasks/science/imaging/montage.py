@@ -34,7 +34,9 @@ def montage_png(volume: AnyVolume, affine: Affine, title: str = "") -> bytes:
     low = min(float(low), 0.0)
     figure = Figure(figsize=(COLUMNS * INCHES_PER_SLICE, len(ROWS) * INCHES_PER_SLICE + 0.4), facecolor="black")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(len(ROWS), COLUMNS, 0.03, 0.01, 0.97, 0.92, 0.02, 0.02)
+    grid = figure.add_gridspec(
+        len(ROWS), COLUMNS, left=0.03, right=0.97, bottom=0.01, top=0.92, wspace=0.02, hspace=0.02
+    )
     for row, (name, axis, left, right) in enumerate(ROWS):
         across, up = (other for other in range(3) if other != axis)
         for column, index in enumerate(_slices(upright, axis)):

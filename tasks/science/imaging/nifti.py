@@ -160,9 +160,7 @@ def _checked_shape(header: Nifti1Header, max_voxels: int) -> tuple[int, int, int
 def _checked_affine(header: Nifti1Header, shape: tuple[int, int, int]) -> Affine:
     sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
     if sform_code <= 0 and qform_code <= 0:
-        raise _reject(
-            "sform and qform codes are both 0: left and right cannot be told; convert it again with dcm2niix"
-        )
+        raise _reject("sform and qform codes are both 0: left and right cannot be told; convert it again with dcm2niix")
     qform = _qform(header) if qform_code > 0 else None
     affine = np.asarray(header.get_sform(), dtype=np.float64) if sform_code > 0 else qform
     if affine is None:

@@ -15,7 +15,7 @@ from .phantom_template import CSF_GAP_MM, SKULL_MM, Field, smoothstep, template_
 
 # Millimetres by which the surfaces move over adult life (brain age 20 to 85), before and after which they level off.
 SULCI_MM_AT_20, SULCI_MM_PER_YEAR = -0.35, 0.018
-VENTRICLES_MM_AT_20, VENTRICLES_MM_PER_YEAR = -1.3, 0.062
+VENTRICLES_MM_AT_20, VENTRICLES_MM_PER_YEAR = -0.8, 0.058
 BRAIN_AGE_LIMITS_YEARS = (8.0, 106.0)
 # Between-subject spread at equal brain age, in mm; together they blur brain age by about two and a half years.
 SULCI_SD_MM, VENTRICLES_SD_MM = 0.05, 0.25

@@ -128,4 +128,3 @@ def _as_transform(pose: tuple[float, float], place: tuple[int, int, int], cells_
     transform[:3, :3] = Rotation.from_euler("x", pitch, degrees=True).as_matrix() * scale
     transform[:3, 3] = middle - transform[:3, :3] @ CENTRE_MM
     return transform
-

@@ -90,7 +90,8 @@ def reject_failures(quality: dict[str, float]) -> None:
     determinant = quality["registration_determinant"]
     if not DETERMINANT_RANGE[0] <= determinant <= DETERMINANT_RANGE[1]:
         raise ScanRejected(
-            "registration", f"the brain was scaled by {determinant:.2f} in volume, which no head needs; look at the scan"
+            "registration",
+            f"the brain was scaled by {determinant:.2f} in volume, which no head needs; look at the scan",
         )
     if abs(quality["registration_ncc"]) < MIN_NCC:
         raise ScanRejected(

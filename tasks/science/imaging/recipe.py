@@ -25,6 +25,7 @@ from .template import template_digest
 
 RECIPE_VERSION = 1
 WORKING_MM = 4.0
+BIAS_WORKING_MM = 6.0
 FINE_WORKING_MM = 2.0
 FINE_BELOW_MM = 3.0
 REGISTRATION_CLIP_PERCENTILE = 99.0
@@ -128,9 +129,10 @@ def _align(
     fine, fine_affine = block_mean(native, affine, FINE_WORKING_MM)
     log_field = None
     if recipe.bias_correction:
-        shape = (working.shape[0], working.shape[1], working.shape[2])
-        brain = brain_mask.mask_in_scan(shape, working_affine, found.to_mni)
-        log_field = log_bias_field(working, working_affine, brain)
+        small, small_affine = block_mean(native, affine, BIAS_WORKING_MM)
+        shape = (small.shape[0], small.shape[1], small.shape[2])
+        brain = brain_mask.mask_in_scan(shape, small_affine, found.to_mni)
+        log_field = log_bias_field(small, small_affine, brain)
         fine_shape = (fine.shape[0], fine.shape[1], fine.shape[2])
         fine = fine * np.exp(-_extended(*log_field, fine_shape, fine_affine))
     fine = _bounded(fine, fine_affine, found.to_mni)

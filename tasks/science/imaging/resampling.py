@@ -66,12 +66,12 @@ def block_mean(volume: Volume, affine: Affine, resolution_mm: float) -> tuple[Vo
     Args:
         volume: Shape (i, j, k).
         affine: Voxel indices to mm.
-        resolution_mm: No axis gets coarser than this, unless it is already.
+        resolution_mm: Voxel size to come near to; coarser axes stay as they are.
 
     Returns:
         The smaller volume, float32, and its affine; trailing voxels that fill no block are left out.
     """
-    factors = [max(1, int(resolution_mm / step_mm + 1e-3)) for step_mm in spacing_mm(affine)]
+    factors = [max(1, round(resolution_mm / step_mm)) for step_mm in spacing_mm(affine)]
     kept = [size // factor for size, factor in zip(volume.shape, factors, strict=True)]
     small = np.asarray(volume, dtype=np.float32)
     for axis, (size, factor) in enumerate(zip(kept, factors, strict=True)):

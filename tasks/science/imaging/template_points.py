@@ -33,17 +33,20 @@ def distance_from_brain_mm() -> np.ndarray:
     return full * outside
 
 
-def brain_and_rim() -> Mask:
+def brain_and_rim(rim_mm: float = RIM_MM) -> Mask:
     """The region over which scan and template are compared.
 
+    Args:
+        rim_mm: How far it reaches beyond the brain.
+
     Returns:
-        True within `RIM_MM` of the brain, shape of the template.
+        True within `rim_mm` of the brain, shape of the template.
     """
-    return distance_from_brain_mm() <= RIM_MM
+    return distance_from_brain_mm() <= rim_mm
 
 
-@lru_cache(maxsize=8)
-def template_points(spacing_mm: float, seed: int) -> ClassifiedPoints:
+@lru_cache(maxsize=16)
+def template_points(spacing_mm: float, seed: int, rim_mm: float = RIM_MM) -> ClassifiedPoints:
     """Sample the template at about one point per `spacing_mm` cube.
 
     Points on a lattice would meet the scan's voxels in step and make the measure ripple; each is therefore moved
@@ -52,6 +55,7 @@ def template_points(spacing_mm: float, seed: int) -> ClassifiedPoints:
     Args:
         spacing_mm: Side of the cube, and blur of the template.
         seed: Of the jitter.
+        rim_mm: How far points reach beyond the brain.
 
     Returns:
         Points in MNI RAS+ mm with classes: 0 for the rim, then bins of equal count of the blurred brain.
@@ -62,7 +66,7 @@ def template_points(spacing_mm: float, seed: int) -> ClassifiedPoints:
     lattice = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
     lattice += np.random.default_rng(seed).uniform(-spacing_mm / 2, spacing_mm / 2, lattice.shape)
     nearest = np.rint(np.clip(lattice, 0, np.array(template.shape) - 1)).astype(int)
-    lattice = lattice[brain_and_rim()[tuple(nearest.T)]]
+    lattice = lattice[brain_and_rim(rim_mm)[tuple(nearest.T)]]
     nearest = np.rint(np.clip(lattice, 0, np.array(template.shape) - 1)).astype(int)
     values = ndimage.map_coordinates(blurred, lattice.T, order=1, mode="nearest")
     brain = mni_brain_mask()[tuple(nearest.T)]

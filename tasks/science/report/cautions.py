@@ -26,6 +26,7 @@ from .contents import (
     is_ok,
     overall,
     problems_of,
+    unpredicted,
 )
 from .notation import anything, estimate_with_interval, is_missing, number, plural
 
@@ -48,7 +49,7 @@ def find_cautions(contents: ReportContents) -> tuple[str, ...]:
         *_of_validation(contents.flow, contents.metrics),
         *_of_training(contents.training, contents.predictions),
         *_of_flow(contents.flow, contents.exclusions),
-        *_of_predictions(contents.predictions),
+        *_of_predictions(contents.flow, contents.predictions),
         *_of_associations(contents.associations),
     )
 
@@ -95,7 +96,7 @@ def _against_constant(cohort: str, comparison: Comparison | None) -> Iterator[st
         figures += f", difference {_years(comparison.difference)}"
     found = "is worse than" if comparison.is_worse else "is not shown to be better than"
     yield (
-        f"{cohort}: The model {found} predicting the training cohort's {comparison.baseline}: {figures}; "
+        f"{cohort}: the model {found} predicting the training cohort's {comparison.baseline}: {figures}; "
         "its brain-PAD is not shown to carry information beyond age."
     )
 
@@ -103,7 +104,7 @@ def _against_constant(cohort: str, comparison: Comparison | None) -> Iterator[st
 def _against_brain_volume(cohort: str, model: Estimate, baseline: Estimate | None) -> Iterator[str]:
     if baseline is not None and model.estimate > baseline.estimate:
         yield (
-            f"{cohort}: A linear model on brain volume alone is more accurate than the network: "
+            f"{cohort}: a linear model on brain volume alone is more accurate than the network: "
             f"MAE {_years(baseline)} against {_years(model)}."
         )
 
@@ -113,10 +114,10 @@ def _of_calibration(cohort: str, slope: Estimate | None) -> Iterator[str]:
         return
     figures = estimate_with_interval(slope.estimate, slope.ci_low, slope.ci_high)
     if slope.ci_low <= 0:
-        yield f"{cohort}: Predicted age is not shown to rise with age at all: calibration slope {figures}."
+        yield f"{cohort}: predicted age is not shown to rise with age at all: calibration slope {figures}."
     elif slope.ci_high < SMALLEST_CALIBRATION_SLOPE:
         yield (
-            f"{cohort}: Predictions are pulled strongly towards the mean: calibration slope {figures}, where 1 is "
+            f"{cohort}: predictions are pulled strongly towards the mean: calibration slope {figures}, where 1 is "
             "ideal. Young brains look too old and old ones too young; compare groups only with age as a covariate."
         )
 
@@ -183,7 +184,9 @@ def _of_flow(flow: pd.DataFrame, exclusions: pd.DataFrame) -> Iterator[str]:
             yield f"{cohort}: {excluded:,} scans are counted as excluded, but {listed:,} are listed with a reason."
 
 
-def _of_predictions(predictions: pd.DataFrame) -> Iterator[str]:
+def _of_predictions(flow: pd.DataFrame, predictions: pd.DataFrame) -> Iterator[str]:
+    for name, n_prepared, n_lost in unpredicted(flow, predictions):
+        yield f"{name}: {n_lost:,} of {plural(n_prepared, 'prepared scan')} have no prediction, not even a refused one."
     for cohort, rows in predictions.groupby("cohort", sort=True):
         bad = rows[~is_ok(rows)]
         if len(bad):

@@ -241,6 +241,21 @@ def is_ok(predictions: pd.DataFrame) -> pd.Series:
     return predictions["status"].map(lambda status: not is_missing(status) and status == "ok").astype(bool)
 
 
+def unpredicted(flow: pd.DataFrame, predictions: pd.DataFrame) -> list[tuple[str, int, int]]:
+    """Find the cohorts to be scored whose prepared scans have fewer predictions than scans: rows lost silently.
+
+    Returns:
+        Per such cohort: name, prepared scans, scans without a prediction.
+    """
+    counts = predictions["cohort"].value_counts()
+    scored = flow[flow["role"] != "train"].to_dict("records")
+    lost = [
+        (row["cohort"], int(row["prepared"]), int(row["prepared"]) - int(counts.get(row["cohort"], 0)))
+        for row in scored
+    ]
+    return [(str(cohort), n_prepared, n_lost) for cohort, n_prepared, n_lost in lost if n_lost > 0]
+
+
 def problems_of(value: Any) -> tuple[str, ...]:
     """Read the problems of one association, which a table may hold as a text, a list or nothing."""
     if is_missing(value):

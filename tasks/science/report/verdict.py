@@ -16,6 +16,7 @@ from .contents import (
     headline,
     is_ok,
     problems_of,
+    unpredicted,
 )
 from .notation import count, estimate_with_interval, is_missing, missing_cells, p_value, plural, term_label
 
@@ -40,7 +41,7 @@ def answer_questions(contents: ReportContents) -> tuple[Answer, ...]:
 
 
 def is_whole(contents: ReportContents) -> bool:
-    """Tell whether every scan is accounted for: prepared, or excluded with a listed reason; none missing."""
+    """Tell whether every scan is accounted for: prepared and scored, or excluded with a listed reason; none missing."""
     flow = contents.flow
     if flow.empty:
         return False
@@ -48,7 +49,8 @@ def is_whole(contents: ReportContents) -> bool:
     fates = counts[["unused", "prepared", "excluded", "missing"]].sum(axis=1)
     adds_up = (counts["indexed"] == fates).all()
     listed = flow["cohort"].map(contents.exclusions["cohort"].value_counts()).fillna(0).astype(int)
-    return bool(adds_up and (counts["missing"] == 0).all() and (listed == counts["excluded"]).all())
+    accounted = adds_up and (counts["missing"] == 0).all() and (listed == counts["excluded"]).all()
+    return bool(accounted) and not unpredicted(flow, contents.predictions)
 
 
 def _whole(contents: ReportContents) -> Answer:
@@ -64,6 +66,9 @@ def _whole(contents: ReportContents) -> Answer:
     not_ok = int((~is_ok(contents.predictions)).sum())
     if not_ok:
         detail += f" {plural(not_ok, 'prediction')} not usable."
+    n_lost = sum(lost for _, _, lost in unpredicted(flow, contents.predictions))
+    if n_lost:
+        detail += f" {plural(n_lost, 'prepared scan')} without a prediction."
     if is_whole(contents):
         return Answer(question, "Whole", detail, "good")
     return Answer(question, "Not whole", detail, "bad")
@@ -119,7 +124,9 @@ def _associated(contents: ReportContents) -> Answer:
         detail += f" {plural(len(rows) - len(tested), 'term')} not estimable."
     detail += " Some fits report problems." if troubled else ""
     valid = _holds(contents).tone == "good"
-    detail += "" if valid else " The model is not shown to read age from the brain, so neither is what this measures."
+    detail += (
+        "" if valid else " The model is not shown to read age from the brain, so what its brain-PAD measures is open."
+    )
     if len(found):
         return Answer(question, "An association was found", detail, "good" if valid and not troubled else "mixed")
     return Answer(question, "None shown", detail, "mixed")

@@ -241,7 +241,7 @@ def _least_squares(selection: Selection, matrix: pd.DataFrame, response: pd.Seri
     if leverage.max() > 1 - 1e-9:
         alone = subject_keys(selection.rows).iloc[int(leverage.argmax())]
         raise NotEstimable(f"Not fitted: {alone} alone determines a coefficient, so it has no HC3 standard error.")
-    fit = OLS(response, matrix).fit(cov_type="HC3", use_t=True)
+    fit = OLS(response, matrix).fit(cov_type="HC3")
     plain_t2 = fit.params**2 / (fit.scale * np.diag(np.asarray(fit.normalized_cov_params)))
     return _Estimates(
         method="OLS, HC3",

@@ -196,7 +196,11 @@ class _Profile:
         problems = [] if converged else ["The mixed model did not converge; read its figures with caution."]
         smallest = float(np.linalg.svd(self.factor(theta), compute_uv=False)[-1])
         if smallest < SINGULAR_THETA:
-            what = "the random intercept's variance is zero" if self.q == 1 else "the random slope adds no variance of its own"
+            what = (
+                "the random intercept's variance is zero"
+                if self.q == 1
+                else "the random slope adds no variance of its own"
+            )
             problems.append(f"Singular fit: {what}.")
         if float(np.abs(theta).max()) >= THETA_GRID[-1]:
             problems.append("Sessions of one subject hardly differ: the residual variance is next to zero.")

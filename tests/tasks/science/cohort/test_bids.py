@@ -278,9 +278,9 @@ def test_a_hundred_thousand_scans_index_in_seconds():
     listing.append(FileInfo("participants.tsv", 9, "v"))
     rows = "".join(f"{name}\t{20 + number % 60}\t1\tgroup\t{number}\n" for number, name in enumerate(people))
     table = ("participant_id\tage\tsex\tgroup\tscore\n" + rows).encode()
-    begun = time.perf_counter()
+    begun = time.process_time()
     index = index_bids("big", listing, lambda path: table, lambda files: {file.path: file.path for file in files})
-    assert time.perf_counter() - begun < 60
+    assert time.process_time() - begun < 30
     assert len(index.manifest) == 100_000
     assert len(index.clinical) == 50_000
 

@@ -150,12 +150,13 @@ def made_up_exclusions() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["cohort", "scan_id", "stage", "reason"])
 
 
-def made_up_flow() -> pd.DataFrame:
+def made_up_flow(n_subjects: int = 60) -> pd.DataFrame:
     """Counts that add up."""
+    n = n_subjects
     rows = [
         ("harbour-train", "train", 560, 9, 548, 3, 0),
-        ("northern-sites", "external", 61, 0, 60, 1, 0),
-        ("clinic", "clinical", 63, 2, 60, 1, 0),
+        ("northern-sites", "external", n + 1, 0, n, 1, 0),
+        ("clinic", "clinical", n + 3, 2, n, 1, 0),
     ]
     return pd.DataFrame(rows, columns=["cohort", "role", "indexed", "unused", "prepared", "excluded", "missing"])
 
@@ -178,7 +179,7 @@ def made_up_study(error_years: float = 5.0, n_subjects: int = 60) -> ReportConte
     """Everything together, with the cautions that its own numbers call for."""
     predictions = made_up_predictions(n_subjects, error_years)
     tables = {
-        "flow": made_up_flow(),
+        "flow": made_up_flow(n_subjects),
         "exclusions": made_up_exclusions(),
         "metrics": made_up_metrics(predictions),
         "predictions": predictions,

@@ -49,6 +49,10 @@ def with_flow(study: ReportContents, **changes: int) -> ReportContents:
     return replace(study, flow=flow)
 
 
+def without_predictions(study: ReportContents, n: int) -> ReportContents:
+    return replace(study, predictions=study.predictions.iloc[n:])
+
+
 def with_difference(study: ReportContents, low: float, high: float) -> ReportContents:
     row = study.metrics[
         (study.metrics["predictor"] == "mean age") & (study.metrics["cohort"] == "northern-sites")
@@ -74,7 +78,7 @@ def test_the_mean_age_sentence_says_the_numbers(sound: ReportContents) -> None:
     study = with_metric(study, "mae", (8.4, 6.9, 10.2), "mean age")
     study = with_metric(study, "mae", (20.0, 18.0, 22.0), "brain volume")
     assert find_cautions(study) == (
-        "northern-sites: The model is not shown to be better than predicting the training cohort's mean age: "
+        "northern-sites: the model is not shown to be better than predicting the training cohort's mean age: "
         "MAE 9.10 y [7.20, 11.00] against 8.40 y [6.90, 10.20]; "
         "its brain-PAD is not shown to carry information beyond age.",
     )
@@ -118,10 +122,14 @@ CASES: dict[str, tuple[Change, str]] = {
         lambda s: replace(s, training={**s.training, "age_range_years": (30.0, 82.0)}),
         "outside the training ages (30.0 to 82.0 years)",
     ),
-    "missing": (lambda s: with_flow(s, prepared=-2, missing=2), "2 of 61 scans missing"),
-    "does not add up": (lambda s: with_flow(s, prepared=-2), "do not add up"),
+    "missing": (lambda s: without_predictions(with_flow(s, prepared=-2, missing=2), 2), "2 of 61 scans missing"),
+    "does not add up": (lambda s: without_predictions(with_flow(s, prepared=-2), 2), "do not add up"),
     "many excluded": (lambda s: excluding(s, 7), "8 of 68 scans (12%) excluded"),
     "exclusion not listed": (lambda s: replace(s, exclusions=s.exclusions.iloc[:-1]), "are listed with a reason"),
+    "prediction lost": (
+        lambda s: replace(s, predictions=s.predictions.iloc[1:]),
+        "northern-sites: 1 of 60 prepared scans have no prediction",
+    ),
     "prediction not ok": (
         lambda s: replace(s, predictions=s.predictions.assign(status=["out-of-range", *["ok"] * 119])),
         "1 of 60 predictions not usable (out-of-range 1)",
@@ -154,7 +162,6 @@ SILENT: dict[str, Change] = {
         with_metric(with_metric(s, "mae", (12.0, 10.5, 13.5)), "mae", (20.0, 18.0, 22.0), "brain volume"), -3.0, -0.1
     ),
     "no associations": lambda s: replace(s, associations=empty_table("associations")),
-    "no predictions": lambda s: replace(s, predictions=empty_table("predictions")),
     "training ages reach the cohort's": lambda s: replace(s, training={**s.training, "age_range_years": (22.0, 78.0)}),
 }
 

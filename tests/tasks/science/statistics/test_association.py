@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -107,6 +109,9 @@ def test_baseline_takes_the_first_session_in_time_not_in_the_table() -> None:
     got = fit_association(spec("brain_pad_years ~ edss + age_years"), shuffled)
     assert got.coefficients.estimate.to_numpy() == pytest.approx(expected.coefficients.estimate.to_numpy())
     assert got.n_dropped == {"later session": 80}
+    misleading = shuffled.assign(session_id=shuffled.session_id.map({"ses-1": "z", "ses-2": "b", "ses-3": "a"}))
+    got = fit_association(spec("brain_pad_years ~ edss + age_years"), misleading)
+    assert got.coefficients.estimate.to_numpy() == pytest.approx(expected.coefficients.estimate.to_numpy())
 
 
 def test_repeated_sessions_go_to_a_mixed_model() -> None:
@@ -168,6 +173,16 @@ def test_terms_of_interest(effects: tuple[str, ...], expected: set[str]) -> None
     formula = "brain_pad_years ~ diagnosis * edss + age_years + sex".replace("diagnosis *", 'C(diagnosis, ref="HC") *')
     fit = fit_association(spec(formula, effects=effects), cohort())
     assert set(fit.coefficients.term[fit.coefficients.of_interest]) == expected
+
+
+def test_the_depression_cohort_tells_that_a_scale_is_missing_for_all_controls(shared_data: Path) -> None:
+    table = pd.read_csv(shared_data / "ds002748" / "participants.tsv", sep="\t").assign(cohort="ms")
+    fit = fit_association(spec('BDI ~ C(group, ref="control") + age + gender'), table)
+    assert (fit.n_used, fit.n_dropped) == (22, {"missing BDI": 2})
+    assert row(fit, "group[depr]").ci_low > 0
+    with_anxiety = fit_association(spec('BDI ~ C(group, ref="control") + `HADS-anx` + age'), table)
+    assert with_anxiety.problems[0].startswith("Not fitted: the reference level 'control' of group has no rows")
+    assert with_anxiety.n_dropped == {"missing HADS-anx": 15, "missing BDI, HADS-anx": 2}
 
 
 def test_names_with_other_characters_stand_in_backticks() -> None:

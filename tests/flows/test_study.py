@@ -1,0 +1,149 @@
+"""One small study from raw scans to its report, through the command line, with every kind of bad scan in it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.bad_scans import spoil
+from tests.command_line import CommandLine
+from tests.tiny_study import STUDY
+
+
+@pytest.fixture(scope="module")
+def finished(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[CommandLine, Path, dict[str, str]]:
+    """A study that has run once, on data with bad scans."""
+    folder = tmp_path_factory.mktemp("study")
+    shutil.copytree(phantoms, folder / "data")
+    reasons = spoil(folder / "data" / "train")
+    study = folder / "tiny.toml"
+    study.write_text(STUDY)
+    padflow = CommandLine(folder / "home", str(folder / "data"))
+    padflow("run", str(study))
+    return padflow, study, reasons
+
+
+def test_every_indexed_scan_is_counted_once_and_bad_ones_have_reasons(
+    finished: tuple[CommandLine, Path, dict[str, str]],
+) -> None:
+    padflow, study, reasons = finished
+    cohorts = {c["name"]: c for c in json.loads(padflow("status", str(study), "--json"))["cohorts"]}
+    for cohort in cohorts.values():
+        parts = [cohort[part] for part in ("unused", "prepared", "excluded", "missing")]
+        assert sum(parts) == cohort["indexed"]
+        assert cohort["missing"] == 0
+    assert cohorts["healthy"]["indexed"] == 15
+    said = {item["scan_id"].split("/")[1].split("_")[0]: item["reason"] for item in cohorts["healthy"]["exclusions"]}
+    assert said.keys() == reasons.keys()
+    for participant, part in reasons.items():
+        assert len(said[participant]) > 15
+        assert part in said[participant]
+
+
+def test_the_report_names_every_excluded_scan(finished: tuple[CommandLine, Path, dict[str, str]]) -> None:
+    padflow, study, reasons = finished
+    page = Path(padflow("report", str(study)).strip()).read_text()
+    for participant in reasons:
+        assert participant in page
+    assert "diagnosis" in page
+
+
+def test_a_finished_study_does_nothing_within_seconds(finished: tuple[CommandLine, Path, dict[str, str]]) -> None:
+    padflow, study, _ = finished
+    before = snapshot(padflow.home / "store")
+    start = time.monotonic()
+    padflow("run", str(study))
+    assert "nothing to do" in padflow.stderr
+    assert time.monotonic() - start < 30
+    assert snapshot(padflow.home / "store") == before
+
+
+def test_a_changed_association_recomputes_only_itself(finished: tuple[CommandLine, Path, dict[str, str]]) -> None:
+    padflow, study, _ = finished
+    before = snapshot(padflow.home / "store")
+    changed = study.with_name("changed.toml")
+    changed.write_text(STUDY.replace("diagnosis + age_years + sex", "diagnosis + age_years"))
+    padflow("run", str(changed))
+    after = snapshot(padflow.home / "store")
+    assert {name: after[name] for name in before} == before
+    new = {name.split("/")[0] for name in after.keys() - before.keys()}
+    assert new == {"associations", "reports"}
+    assert sum(name.startswith("associations/") for name in after.keys() - before.keys()) == 1
+
+
+def test_the_registry_holds_the_model_with_both_aliases_and_its_facts(
+    finished: tuple[CommandLine, Path, dict[str, str]],
+) -> None:
+    padflow, _, _ = finished
+    client = mlflow.MlflowClient(f"sqlite:///{padflow.home / 'mlflow.db'}")
+    versions = client.search_model_versions("name = 'brain-age-tiny'")
+    assert [version.version for version in versions] == [1] or [str(v.version) for v in versions] == ["1"]
+    assert str(client.get_model_version_by_alias("brain-age-tiny", "champion").version) == "1"
+    assert str(client.get_model_version_by_alias("brain-age-tiny", "challenger").version) == "1"
+    run = client.get_run(versions[0].run_id)
+    assert run.info.status == "FINISHED"
+    for name in ("study_digest", "manifest_digest.healthy", "environment.torch", "training.epochs"):
+        assert run.data.params[name]
+    assert len(client.get_metric_history(run.info.run_id, "seed-1/val_mae_years")) == 3
+    assert "report" in {item.path for item in client.list_artifacts(run.info.run_id)}
+
+
+def test_raw_scans_predicted_by_the_registered_model_match_the_study(
+    finished: tuple[CommandLine, Path, dict[str, str]], tmp_path: Path
+) -> None:
+    padflow, _, _ = finished
+    scan = sorted(Path(padflow.environment["PADFLOW_DATA"]).glob("external/sub-*/anat/*.nii.gz"))[0]
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_bytes(b"no image")
+    out = tmp_path / "ages.csv"
+    arguments = ["predict", "models:/brain-age-tiny@champion", str(scan), str(broken), "--out", str(out)]
+    padflow(*arguments, code=3)
+    table = pd.read_csv(out)
+    assert list(table["status"]) == ["ok", "rejected"]
+    assert np.isnan(table["predicted_age_years"][1])
+    kept = pd.concat([pd.read_parquet(path) for path in (padflow.home / "store" / "predictions").glob("*.parquet")])
+    studied = kept.set_index("scan_id").loc[f"external/{scan.name.removesuffix('.nii.gz')}", "predicted_age_years"]
+    assert table["predicted_age_years"][0] == pytest.approx(studied, abs=1e-3)
+
+
+def test_a_model_loads_beside_the_consumers_own_modules(
+    finished: tuple[CommandLine, Path, dict[str, str]], tmp_path: Path
+) -> None:
+    import subprocess
+    import sys
+
+    padflow, _, _ = finished
+    (tmp_path / "tasks.py").write_text("mine = 1\n")
+    (tmp_path / "infra").mkdir()
+    (tmp_path / "infra" / "__init__.py").write_text("mine = 2\n")
+    code = (
+        "import mlflow, pandas as pd\n"
+        f"mlflow.set_tracking_uri('sqlite:///{padflow.home / 'mlflow.db'}')\n"
+        "model = mlflow.pyfunc.load_model('models:/brain-age-tiny@champion')\n"
+        "import tasks, infra\n"
+        "assert (tasks.mine, infra.mine) == (1, 2)\n"
+        "print(model.predict(pd.DataFrame({'image': ['absent.nii.gz']}))['status'][0])\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert result.stdout.strip().endswith("unreadable"), result.stderr[-3000:]
+
+
+def test_a_study_that_asks_for_a_later_stage_first_is_told_what_to_run(
+    study_file: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    padflow = CommandLine(tmp_path / "home", str(phantoms))
+    padflow("train", str(study_file), code=1)
+    assert "padflow run" in padflow.stderr
+
+
+def snapshot(store: Path) -> dict[str, tuple[int, int]]:
+    """Every object of a local store with what changes when it is written again."""
+    files = (path for path in store.rglob("*") if path.is_file())
+    return {str(path.relative_to(store)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
