@@ -22,7 +22,11 @@ from tasks.steps.index import index_cohort
 from tasks.steps.progress import CohortState, excluded_share, validation_key
 from tasks.steps.report import local_report
 
+# Where output goes to a file, tables keep the width that they need.
+NARROWEST = 120
 out = Console()
+if not out.is_terminal:
+    out = Console(width=max(out.width, NARROWEST))
 COUNTS = ("indexed", "unused", "prepared", "excluded", "missing")
 
 

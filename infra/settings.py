@@ -11,6 +11,7 @@ from typing import Any
 QUIET_DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     # The command line says what went wrong in words; Prefect would print the whole traceback before that.
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from pydantic import TypeAdapter
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from tasks.records import TrainingJob
 
@@ -15,6 +16,8 @@ from .parent_watch import watch_parents
 USAGE = "usage: python -m torch.distributed.run --standalone --nproc-per-node N -m lightning_modules JOB.json"
 
 
+# The launcher then ends its own long report with the rank's traceback instead of leaving it far above.
+@record
 def main(arguments: list[str]) -> None:
     """Read the job and fit it; rank zero prints one JSON line per epoch and writes the job's output folder."""
     if len(arguments) != 1:

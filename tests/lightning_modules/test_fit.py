@@ -188,6 +188,13 @@ def test_a_job_that_cannot_be_fitted_is_refused_before_training(job_of: JobMaker
             check_job(each, alone)
 
 
+def test_what_was_wrong_stands_at_the_end_of_the_launchers_output(job_of: JobMaker) -> None:
+    job = job_of(train=2)
+    done = launch(job)
+    assert done.returncode != 0
+    assert "2 training scans over 2 processes" in "\n".join(done.stderr.splitlines()[-40:])
+
+
 def test_a_rank_ends_when_its_flow_is_killed() -> None:
     """The flow's process is left a zombie on purpose: it still takes signals, and yet it is gone."""
     flow = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
