@@ -17,7 +17,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(STAMP) ## Run the whole study on a phantom cohort (about 8 minutes on 2 cores)
-	$(BIN)/padflow demo
+	PATH="$(abspath $(BIN)):$$PATH" bash infra/demo_cohorts.sh demo/data 1
+	$(BIN)/padflow run phantom --home demo --data demo/data
 
 test: $(STAMP) check ## Pass the tests
 	$(BIN)/python -m pytest -q --durations=15

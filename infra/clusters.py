@@ -51,6 +51,8 @@ def _remote(address: str) -> Iterator[Client]:
 
 
 def _local(settings: Settings) -> Iterator[Client]:
+    # A dying worker is expected and told per scan; Dask's own account of it would bury that.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     environment = {**dask.config.get("distributed.nanny.pre-spawn-environ"), **SINGLE_THREADED}
     with (
         dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
@@ -60,7 +62,6 @@ def _local(settings: Settings) -> Iterator[Client]:
             memory_limit=settings.worker_memory,
             dashboard_address=None,
             local_directory=str(settings.home / "dask"),
-            # A dying worker is expected and told per scan; Dask's own account of it would bury that.
             silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster) as client,

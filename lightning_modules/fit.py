@@ -128,7 +128,7 @@ def claim_folder(folder: Path, job: TrainingJob) -> None:
 def loaders(job: TrainingJob, ranks: Ranks) -> tuple[DataLoader[Item], DataLoader[Item], DataLoader[Item]]:
     """This rank's training batches, augmented; its part of the validation scans; training scans to calibrate on."""
     spec, train, validation = job.training, _of_split(job, "train"), _of_split(job, "validation")
-    augmentation = Augmentation(spec.flip_probability, spec.shift_voxels, job.seed)
+    augmentation = Augmentation(spec.flip_probability, spec.shift_voxels, spec.contrast_jitter, job.seed)
     workers: dict[str, Any] = {}
     if torch.cuda.is_available():
         workers = {"num_workers": GPU_LOADER_WORKERS, "persistent_workers": True, "pin_memory": True}

@@ -194,17 +194,17 @@ def _checked_layout(header: Nifti1Header, shape: tuple[int, int, int]) -> tuple[
     offset = float(header["vox_offset"])
     if not np.isfinite(offset) or not 0 <= offset <= MAX_OFFSET_BYTES:
         raise _reject(f"the header says that voxels start at byte {offset}; at most {MAX_OFFSET_BYTES} is accepted")
-    return max(int(offset), int(header["sizeof_hdr"]), 348), stored
+    return max(int(offset), int(header.single_vox_offset)), stored
 
 
 def _scaled(stored: np.ndarray, header: Nifti1Header) -> Volume:
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
-    volume = np.ascontiguousarray(stored, dtype=np.float32)
-    if not np.isfinite(slope) or slope == 0:
-        return volume if volume.flags.writeable else volume.copy()
-    shift = intercept if np.isfinite(intercept) else 0.0
     with np.errstate(over="ignore", invalid="ignore"):
-        return volume * np.float32(slope) + np.float32(shift)
+        volume = np.array(stored, dtype=np.float32, order="C")
+        if np.isfinite(slope) and slope != 0:
+            volume *= np.float32(slope)
+            volume += np.float32(intercept if np.isfinite(intercept) else 0.0)
+    return volume
 
 
 def _finite(volume: Volume) -> tuple[Volume, float]:

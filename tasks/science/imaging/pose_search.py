@@ -15,7 +15,7 @@ from scipy import fft
 from scipy.spatial.transform import Rotation
 
 from ..arrays import Affine, Volume
-from .orientation import apply_affine
+from .orientation import apply_affine, spacing_mm
 from .resampling import block_mean, low_pass, resample
 from .template import mni_brain_mask, mni_template
 from .template_points import CENTRE_MM, brain_and_rim
@@ -44,7 +44,7 @@ def search_poses(volume: Volume, affine: Affine) -> list[Affine]:
     cells, cells_affine = _cells(volume, affine)
     seen = resample(np.ones(volume.shape, np.float32), affine, cells.shape, cells_affine, 0.0)
     spectra = [fft.rfftn(layer, (CELLS,) * 3) for layer in (seen, cells * seen, cells**2 * seen)]
-    ranked = []
+    ranked: list[tuple[float, tuple[float, float], tuple[int, int, int]]] = []
     for pose in _poses():
         score, place = _best_place(spectra, _class_spectra(pose))
         if np.isfinite(score):
@@ -63,7 +63,7 @@ def _cells(volume: Volume, affine: Affine) -> tuple[Volume, Affine]:
     middle[2] = world[:, 2].max() - (count[2] - 1) / 2 * CELL_MM
     cells_affine = np.diag([CELL_MM] * 3 + [1.0])
     cells_affine[:3, 3] = middle - (count - 1) / 2 * CELL_MM
-    blurred = low_pass(volume, np.sqrt((affine[:3, :3] ** 2).sum(axis=0)), CELL_MM)
+    blurred = low_pass(volume, spacing_mm(affine), CELL_MM)
     cells = resample(blurred, affine, (int(count[0]), int(count[1]), int(count[2])), cells_affine, 0.0)
     return cells / np.float32(max(float(np.abs(cells).max()), 1e-20)), cells_affine
 

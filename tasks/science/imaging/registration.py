@@ -18,6 +18,7 @@ from scipy.spatial.transform import Rotation
 from ...records import ScanRejected
 from ..arrays import Affine, Volume
 from .correlation_ratio import ClassifiedPoints, Scene, unexplained
+from .orientation import spacing_mm
 from .pose_search import search_poses
 from .resampling import block_mean, low_pass
 from .template_points import CENTRE_MM, template_points
@@ -94,9 +95,9 @@ def find_head(volume: Volume, affine: Affine, seed: int) -> Registration:
     if not starts:
         raise ScanRejected("registration", "no place in the scan fits a brain; check that it shows a whole head")
     points = template_points(SEARCH.spacing_mm, seed, SEARCH.rim_mm)
-    scene = Scene(low_pass(volume, _steps(affine), SEARCH.spacing_mm), affine)
+    scene = Scene(low_pass(volume, spacing_mm(affine), SEARCH.spacing_mm), affine)
     fits = [_fit(scene, points, start, SEARCH) for start in starts]
-    return min(fits, key=lambda fit: (1 - fit.correlation_ratio) + (1 - fit.overlap))
+    return max(fits, key=lambda fit: fit.correlation_ratio + fit.overlap)
 
 
 def refine(volume: Volume, affine: Affine, start: Registration, stages: tuple[Stage, ...], seed: int) -> Registration:
@@ -115,26 +116,22 @@ def refine(volume: Volume, affine: Affine, start: Registration, stages: tuple[St
     found = start
     for stage in stages:
         small, small_affine = block_mean(volume, affine, stage.spacing_mm)
-        scene = Scene(low_pass(small, _steps(small_affine), stage.spacing_mm), small_affine)
+        scene = Scene(low_pass(small, spacing_mm(small_affine), stage.spacing_mm), small_affine)
         found = _fit(scene, template_points(stage.spacing_mm, seed, stage.rim_mm), found.to_scan, stage)
     return found
 
 
-def _steps(affine: Affine) -> np.ndarray:
-    return np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-
-
 def _fit(scene: Scene, points: ClassifiedPoints, to_scan: Affine, stage: Stage) -> Registration:
-    cost = _cost(scene, points, stage.dof)
+    cost = _cost(scene, points)
     options = {"maxiter": stage.iterations, "ftol": 1e-6, "gtol": 1e-6}
-    start = parameters_of(to_scan)[: stage.dof] if stage.dof == AFFINE_DOF else _similarity_of(to_scan)
+    start = parameters_of(to_scan) if stage.dof == AFFINE_DOF else _similarity_of(to_scan)
     found = optimize.minimize(cost, start, jac=True, method="L-BFGS-B", options=options)
     transform = transform_of(found.x)
     ratio, _, overlap = unexplained(scene, points, transform)
     return Registration(np.linalg.inv(transform), 1.0 - ratio, overlap)
 
 
-def _cost(scene: Scene, points: ClassifiedPoints, dof: int) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+def _cost(scene: Scene, points: ClassifiedPoints) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
     def cost(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         transform = transform_of(parameters)
         ratio, by_matrix, overlap = unexplained(scene, points, transform)
@@ -142,7 +139,6 @@ def _cost(scene: Scene, points: ClassifiedPoints, dof: int) -> Callable[[np.ndar
         slopes = np.einsum("pab,ab->p", _derivatives(parameters), by_matrix)
         return ratio + penalty + max(0.0, MIN_OVERLAP - overlap), slopes + by_prior
 
-    assert dof in (SIMILARITY_DOF, AFFINE_DOF)
     return cost
 
 

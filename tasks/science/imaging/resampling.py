@@ -9,7 +9,7 @@ from ..arrays import Affine, Volume
 from .orientation import apply_affine, spacing_mm
 
 FWHM_PER_SIGMA = float(np.sqrt(8 * np.log(2)))
-MARGIN_VOXELS = 3
+BLUR_REACH_SIGMAS = 3.0
 
 
 def resample(
@@ -32,7 +32,7 @@ def resample(
         Float32 of the target's shape; 0 where the source has no data.
     """
     to_source = np.linalg.inv(affine) @ target_affine
-    cropped, start = _crop(volume, to_source, shape)
+    cropped, start = _crop(volume, to_source, shape, spacing_mm(affine), resolution_mm)
     if min(cropped.shape) == 0:
         return np.zeros(shape, dtype=np.float32)
     smooth = low_pass(cropped, spacing_mm(affine), resolution_mm)
@@ -56,7 +56,7 @@ def low_pass(volume: Volume, spacing: np.ndarray, resolution_mm: float) -> Volum
     for axis, step_mm in enumerate(spacing):
         if resolution_mm > 1.25 * step_mm:
             sigma_voxels = float(np.sqrt(resolution_mm**2 - step_mm**2) / FWHM_PER_SIGMA / step_mm)
-            smooth = ndimage.gaussian_filter1d(smooth, sigma_voxels, axis, mode="nearest", truncate=3.0)
+            smooth = ndimage.gaussian_filter1d(smooth, sigma_voxels, axis, mode="nearest", truncate=BLUR_REACH_SIGMAS)
     return smooth
 
 
@@ -85,10 +85,13 @@ def block_mean(volume: Volume, affine: Affine, resolution_mm: float) -> tuple[Vo
     return np.ascontiguousarray(small), scaled
 
 
-def _crop(volume: Volume, to_source: Affine, shape: tuple[int, int, int]) -> tuple[Volume, np.ndarray]:
+def _crop(
+    volume: Volume, to_source: Affine, shape: tuple[int, int, int], spacing: np.ndarray, resolution_mm: float
+) -> tuple[Volume, np.ndarray]:
     """Keep only what the target can see; a head with its neck is mostly air and shoulders."""
     corners = np.array([[i, j, k] for i in (0, shape[0] - 1) for j in (0, shape[1] - 1) for k in (0, shape[2] - 1)])
+    margin = np.ceil(BLUR_REACH_SIGMAS * resolution_mm / FWHM_PER_SIGMA / spacing).astype(int) + 2
     seen = apply_affine(to_source, corners)
-    low = np.clip(np.floor(seen.min(axis=0)).astype(int) - MARGIN_VOXELS, 0, volume.shape)
-    high = np.clip(np.ceil(seen.max(axis=0)).astype(int) + MARGIN_VOXELS + 1, 0, volume.shape)
+    low = np.clip(np.floor(seen.min(axis=0)).astype(int) - margin, 0, volume.shape)
+    high = np.clip(np.ceil(seen.max(axis=0)).astype(int) + margin + 1, 0, volume.shape)
     return volume[low[0] : high[0], low[1] : high[1], low[2] : high[2]], low.astype(np.float64)

@@ -1,0 +1,54 @@
+"""The command line: every command has help with an example, and mistakes are answered in words."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+
+COMMANDS = ["run", "preprocess", "train", "validate", "associate", "index", "status", "report", "predict", "phantom"]
+runner = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"})
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # Commands put their flags into the environment; monkeypatch takes them out again.
+    for name in ("PADFLOW_HOME", "PADFLOW_STORE", "PADFLOW_DATA", "PADFLOW_WORKERS"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("PADFLOW_HOME", str(tmp_path / "home"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    result = runner.invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert f"padflow {command}" in result.output
+    assert "Example" in result.output
+
+
+def test_a_typo_in_a_study_is_answered(tmp_path: Path) -> None:
+    study = tmp_path / "study.toml"
+    study.write_text('name = "x"\ncohort = []\n')
+    result = runner.invoke(app, ["run", str(study)])
+    assert result.exit_code == 1
+    assert "did you mean 'cohorts'?" in result.stderr
+
+
+def test_an_absent_data_root_is_answered(tmp_path: Path, study_file: Path) -> None:
+    result = runner.invoke(app, ["preprocess", str(study_file), "--data", str(tmp_path / "nowhere")])
+    assert result.exit_code == 1
+    assert "found no files" in result.stderr
+
+
+def test_status_before_any_run_says_what_to_run(study_file: Path, tmp_path: Path) -> None:
+    result = runner.invoke(app, ["status", str(study_file), "--data", str(tmp_path)])
+    assert result.exit_code == 1
+    assert re.search(r"not indexed.*padflow preprocess", result.stderr, re.DOTALL)
+
+
+def test_wrong_usage_has_a_code_of_its_own() -> None:
+    assert runner.invoke(app, ["phantom", "out", "--patients", "2"]).exit_code == 2

@@ -1,0 +1,90 @@
+"""Study files: typos are answered with the nearest valid key, contradictions are refused before any work."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from infra.study import STUDIES, find_study, load_study, parse_study, resolve_root
+from tests.tiny_study import STUDY
+
+
+def study_with(**changes: object) -> dict[str, object]:
+    return {**tomllib.loads(STUDY), **changes}
+
+
+@pytest.mark.parametrize(
+    ("typo", "hint"),
+    [
+        ({"cohort": []}, "did you mean 'cohorts'?"),
+        ({"training": {"epoch": 3}}, "did you mean 'epochs'?"),
+        ({"recipe": {"resolution": 1.0}}, "did you mean 'resolution_mm'?"),
+        ({"cohorts": [{"name": "a", "role": "train", "root": "a", "selct": {}}]}, "did you mean 'select'?"),
+        ({"splits": {"trian": 1.0}}, "did you mean 'train'?"),
+        ({"network": {"zzzz": 1}}, "valid keys: name, channels"),
+    ],
+)
+def test_unknown_keys_are_answered_with_the_nearest(typo: dict[str, object], hint: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(hint)):
+        parse_study(study_with(**typo))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"name": "../up"}, "not made of letters"),
+        ({"splits": {"train": 0.5, "validation": 0.2, "calibration": 0.2}}, "add up to 0.9"),
+        ({"cohorts": [{"name": "a", "role": "external", "root": "a"}], "associations": []}, 'role = "train"'),
+        ({"associations": [{"name": "x", "formula": "brain_pad_years ~ age_years", "cohorts": ["nobody"]}]}, "nobody"),
+        ({"associations": [{"name": "x", "formula": "a ~ b", "cohorts": ["healthy"]}]}, "trained on"),
+        ({"associations": [{"name": "x", "formula": "a ~ __import__('os')", "cohorts": ["ms"]}]}, "__import__"),
+        ({"seeds": [1, 1]}, "seeds"),
+    ],
+)
+def test_contradictions_are_refused(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        parse_study(study_with(**changes))
+
+
+def test_a_wrong_type_says_what_was_found() -> None:
+    with pytest.raises(ValueError, match=r"recipe\.resolution_mm.*found 'fine'"):
+        parse_study(study_with(recipe={"resolution_mm": "fine"}))
+
+
+def test_a_text_that_is_not_toml_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text("name = ")
+    with pytest.raises(ValueError, match="not valid TOML"):
+        load_study(path)
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_study_loads_and_is_found_by_name(path: Path) -> None:
+    assert load_study(find_study(path.stem)).name == path.stem
+
+
+def test_an_unknown_study_names_those_that_ship() -> None:
+    with pytest.raises(ValueError, match=r"ds002748, phantom"):
+        find_study("nothing")
+
+
+def test_every_field_is_part_of_the_digest() -> None:
+    study = parse_study(tomllib.loads(STUDY))
+    changed = [
+        dataclasses.replace(study, excluded_tolerance=0.2),
+        dataclasses.replace(study, recipe=dataclasses.replace(study.recipe, seed=9)),
+        dataclasses.replace(study, training=dataclasses.replace(study.training, epochs=9)),
+        dataclasses.replace(study, associations=()),
+    ]
+    assert len({study.digest(), *(other.digest() for other in changed)}) == 5
+    assert parse_study(tomllib.loads(STUDY)).digest() == study.digest()
+
+
+def test_relative_roots_are_below_the_data_folder() -> None:
+    assert resolve_root("a", "s3://bucket/raw/") == "s3://bucket/raw/a"
+    assert resolve_root(".", "/data") == "/data"
+    assert resolve_root("/else/where", "/data") == "/else/where"
