@@ -44,7 +44,7 @@ def errors_in_words() -> Iterator[None]:
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("PADFLOW_DEBUG"):
             raise
-        console.print(f"error: {error}", style="red", markup=False, highlight=False)
+        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(EXIT_FAILED) from error
 
 

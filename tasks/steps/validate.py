@@ -15,6 +15,7 @@ from infra.storage import Store
 from infra.study import Study
 from tasks.science.statistics.baselines import fit_mean_age, fit_volume_baseline, predict_constant, predict_volume
 from tasks.science.statistics.bootstrap import metric_table
+from tasks.science.statistics.comparison import paired_mae_difference
 from tasks.steps.progress import CohortState, predictions_key, validation_key
 
 VOLUME_FIGURES = ("brain_volume_ml", "brain_fraction")
@@ -95,6 +96,8 @@ def validate_model(study: Study, store: Store, fit_key: str, states: list[Cohort
             )
         for (predictor, correction), predicted in by_predictor.items():
             table = _metrics(study, scored.assign(predicted_age_years=predicted))
+            if predictor != "model":
+                table = pd.concat([table, _gain(study, scored, predicted)], ignore_index=True)
             tables.append(table.assign(cohort=state.spec.name, predictor=predictor, correction=correction))
     metrics = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     store.write_table(layout.validation(validation_key(study, fit_key, states)), metrics)
@@ -105,3 +108,9 @@ def _metrics(study: Study, scored: pd.DataFrame) -> pd.DataFrame:
     groups = [name for name in study.validation.groups if name in scored and scored[name].nunique(dropna=True) > 1]
     columns = ["participant_id", "age_years", "predicted_age_years", *groups]
     return metric_table(scored[columns], tuple(groups), study.validation.resamples, study.validation.seed)
+
+
+def _gain(study: Study, scored: pd.DataFrame, baseline: Any) -> pd.DataFrame:
+    """The model's MAE minus a baseline's, on the same scans."""
+    row = paired_mae_difference(scored, baseline, study.validation.resamples, study.validation.seed)
+    return pd.DataFrame([{"group": "overall", "level": "all", "metric": "mae_difference", **row}])

@@ -1,0 +1,178 @@
+"""The whole path from bytes to a prepared volume, on heads whose truth is known and on real scans."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+
+from tasks.records import Recipe, ScanRejected
+from tasks.science.imaging.orientation import apply_affine
+from tasks.science.imaging.phantom import PhantomScan, PhantomSpec, write_phantom
+from tasks.science.imaging.recipe import Prepared, prepare_scan, recipe_digest
+from tasks.science.imaging.template import mni_brain_mask, mni_template
+
+RECIPE = Recipe(resolution_mm=4.0)
+REPOSITORY = Path(__file__).resolve().parents[4]
+Cohort = dict[str, list[tuple[bytes, PhantomScan]]]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    made: Cohort = {}
+    for variant in ("head", "stripped"):
+        spec = PhantomSpec(subjects=3, sites=3, variant=variant)  # type: ignore[arg-type]
+        root = tmp_path_factory.mktemp("phantom") / variant
+        truth = write_phantom(spec, root)
+        made[variant] = [((root / scan.path).read_bytes(), scan) for scan in truth.scans]
+    return made
+
+
+@pytest.fixture(scope="module")
+def prepared(cohort: Cohort) -> dict[str, list[Prepared]]:
+    return {name: [prepare_scan(content, RECIPE) for content, _ in scans] for name, scans in cohort.items()}
+
+
+def stored(volume: np.ndarray, affine: np.ndarray) -> bytes:
+    image = nib.Nifti1Image(volume, affine)
+    image.set_sform(affine, 1)
+    image.set_qform(None, 0)
+    return image.to_bytes()
+
+
+def loaded(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    image = nib.Nifti1Image.from_bytes(gzip.decompress(content))
+    return np.asarray(image.dataobj, dtype=np.float32), image.affine
+
+
+def target_error_mm(found: np.ndarray, truth: np.ndarray) -> float:
+    points = apply_affine(mni_template()[1], np.argwhere(mni_brain_mask()[::8, ::8, ::8]) * 8)
+    return float(np.linalg.norm(apply_affine(found @ np.linalg.inv(truth), points) - points, axis=1).mean())
+
+
+@pytest.mark.parametrize(("variant", "kind"), [("head", "template"), ("stripped", "provided")])
+def test_planted_affine_is_recovered(
+    cohort: Cohort, prepared: dict[str, list[Prepared]], variant: str, kind: str
+) -> None:
+    for (_, scan), result in zip(cohort[variant], prepared[variant], strict=True):
+        error_mm = target_error_mm(np.array(result.sidecar["native_to_mni"]), np.array(scan.scanner_to_mni))
+        assert error_mm < 2.0
+        assert result.sidecar["mask_kind"] == kind
+        assert result.quality["fov_cut_fraction"] < 0.05
+
+
+def test_output_is_as_documented(prepared: dict[str, list[Prepared]]) -> None:
+    result = prepared["head"][0]
+    brain = result.volume != 0
+    assert result.volume.dtype == np.float16
+    assert result.volume.shape == (40, 48, 40)
+    assert result.volume[brain].astype(np.float64).mean() == pytest.approx(0, abs=0.01)
+    assert result.volume[brain].astype(np.float64).std() == pytest.approx(1, abs=0.01)
+    assert all(isinstance(value, float) and np.isfinite(value) for value in result.quality.values())
+    assert json.loads(json.dumps(result.sidecar, allow_nan=False))["recipe"]["resolution_mm"] == 4.0
+    assert {"snr", "cnr", "brain_volume_ml", "brain_fraction", "registration_ncc"} <= result.quality.keys()
+
+
+def test_same_bytes_give_same_bytes_in_another_process_and_thread_count(
+    cohort: Cohort, prepared: dict[str, list[Prepared]], tmp_path: Path
+) -> None:
+    content = cohort["head"][0][0]
+    (tmp_path / "scan.nii.gz").write_bytes(content)
+    program = (
+        "import sys, hashlib, pathlib; from tasks.records import Recipe; "
+        "from tasks.science.imaging.recipe import prepare_scan; "
+        "done = prepare_scan(pathlib.Path(sys.argv[1]).read_bytes(), Recipe(resolution_mm=4.0)); "
+        "print(hashlib.sha256(done.volume.tobytes() + repr(sorted(done.quality.items())).encode()).hexdigest())"
+    )
+    path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "PYTHONPATH": path}
+    command = [sys.executable, "-c", program, str(tmp_path / "scan.nii.gz")]
+    elsewhere = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=tmp_path)
+    here = prepared["head"][0]
+    expected = here.volume.tobytes() + repr(sorted(here.quality.items())).encode()
+    assert elsewhere.stdout.strip() == hashlib.sha256(expected).hexdigest()
+
+
+@pytest.mark.parametrize("codes", ["LPS", "PIR", "SAL"])
+def test_storage_order_does_not_matter(cohort: Cohort, prepared: dict[str, list[Prepared]], codes: str) -> None:
+    volume, affine = loaded(cohort["head"][1][0])
+    change = ornt_transform(io_orientation(affine), axcodes2ornt(tuple(codes)))
+    again = prepare_scan(stored(apply_orientation(volume, change), affine @ inv_ornt_aff(change, volume.shape)), RECIPE)
+    first = prepared["head"][1].volume.astype(np.float32)
+    assert np.abs(again.volume.astype(np.float32) - first).mean() < 0.02
+
+
+def test_scanner_gain_does_not_matter(cohort: Cohort, prepared: dict[str, list[Prepared]]) -> None:
+    volume, affine = loaded(cohort["stripped"][0][0])
+    again = prepare_scan(stored(volume * 7.3, affine), RECIPE)
+    first = prepared["stripped"][0].volume.astype(np.float32)
+    assert np.abs(again.volume.astype(np.float32) - first).mean() < 0.02
+
+
+def test_thick_slices_register_too(cohort: Cohort) -> None:
+    content, scan = cohort["head"][2]
+    volume, affine = loaded(content)
+    axis = int(np.argmax(np.abs(affine[2, :3])))
+    factors = [1, 1, 1]
+    factors[axis] = 3
+    kept = volume.shape[axis] // 3 * 3
+    thick = np.take(volume, range(kept), axis)
+    parts = thick.reshape(*thick.shape[:axis], kept // 3, 3, *thick.shape[axis + 1 :])
+    moved = affine @ np.diag([*factors, 1.0])
+    moved[:3, 3] = affine[:3, 3] + affine[:3, axis]
+    result = prepare_scan(stored(parts.mean(axis=axis + 1).astype(np.float32), moved), RECIPE)
+    assert target_error_mm(np.array(result.sidecar["native_to_mni"]), np.array(scan.scanner_to_mni)) < 2.5
+
+
+def test_noise_and_cut_and_skull_are_refused(cohort: Cohort) -> None:
+    rng = np.random.default_rng(0)
+    affine = np.diag([4.0, 4.0, 4.0, 1.0])
+    affine[:3, 3] = -100
+    with pytest.raises(ScanRejected) as noise:
+        prepare_scan(stored(rng.normal(100, 10, (50, 50, 50)).astype(np.float32), affine), RECIPE)
+    assert noise.value.stage == "registration"
+    with pytest.raises(ScanRejected, match="skull was not removed"):
+        prepare_scan(cohort["head"][0][0], replace(RECIPE, mask="provided"))
+
+
+def test_digest_follows_every_field_of_the_recipe() -> None:
+    changed = [
+        replace(RECIPE, modality="FLAIR"),
+        replace(RECIPE, resolution_mm=2.0),
+        replace(RECIPE, field_of_view_mm=(176.0, 208.0, 176.0)),
+        replace(RECIPE, mask="template"),
+        replace(RECIPE, bias_correction=False),
+        replace(RECIPE, clip_percentiles=(1.0, 99.0)),
+        replace(RECIPE, seed=1),
+    ]
+    assert len({recipe_digest(recipe) for recipe in (RECIPE, *changed)}) == 8
+    assert recipe_digest(RECIPE) == recipe_digest(Recipe(resolution_mm=4.0))
+
+
+REAL_SCANS = {
+    "open_ms/longitudinal/sub-long01/ses-1/anat/sub-long01_ses-1_T1w.nii.gz": ("template", 0.45),
+    "open_ms/cross_sectional/sub-cross07/anat/sub-cross07_T1w.nii.gz": ("provided", 0.45),
+    "ds002748/sub-06/anat/sub-06_T1w.nii.gz": ("provided", 0.45),
+}
+
+
+@pytest.mark.parametrize("name", REAL_SCANS)
+def test_real_scans_lie_on_the_template(shared_data: Path, name: str) -> None:
+    if not (shared_data / name).is_file():
+        pytest.skip(f"{name} is absent from the real data")
+    kind, least_ncc = REAL_SCANS[name]
+    result = prepare_scan((shared_data / name).read_bytes(), RECIPE)
+    assert result.sidecar["mask_kind"] == kind
+    assert result.quality["registration_ncc"] > least_ncc
+    assert 1.0 < result.quality["registration_determinant"] < 2.0
+    assert 800 < result.quality["brain_volume_ml"] < 1500
