@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +60,8 @@ def execution(
     """Put flags into the environment, which every flow and every process that it starts reads."""
     from infra.settings import load_settings
 
+    # A plain `kill` unwinds like an interrupt, so that the embedded server and the cluster end with the command.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     given = {
         "PADFLOW_HOME": None if home is None else str(home.absolute()),
         "PADFLOW_STORE": store,

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Three phantom cohorts: healthy people to train on, healthy people of other scanners, and a clinical cohort.
+# Four phantom cohorts: healthy people to train on, healthy people of other scanners, people with MS and controls
+# seen once, and some seen twice.
 # Usage: demo_cohorts.sh FOLDER SEED
 set -euo pipefail
 folder=$1
@@ -8,5 +9,6 @@ make_cohort() {
   [ -e "$folder/$1/participants.tsv" ] || padflow phantom "$folder/$1" "${@:2}"
 }
 make_cohort train --subjects 120 --sites 4 --seed "${seed}1" --patients 0
-make_cohort external --subjects 40 --sites 2 --seed "${seed}2" --patients 0
-make_cohort clinical --subjects 64 --sites 2 --seed "${seed}3" --patients 0.6 --sessions 2
+make_cohort external --subjects 36 --sites 2 --seed "${seed}2" --patients 0
+make_cohort clinic --subjects 90 --sites 2 --seed "${seed}3" --patients 0.6
+make_cohort followup --subjects 20 --sites 2 --seed "${seed}4" --patients 0.6 --sessions 2

@@ -20,13 +20,11 @@ class Augmentation:
     Attributes:
         flip_probability: Chance of a left-right mirror (axis i of a RAS+ volume).
         shift_voxels: Largest whole-voxel shift along each axis, either way.
-        contrast_jitter: Standard deviation of the curvature by which tissue contrast is bent.
         seed: The fit's seed.
     """
 
     flip_probability: float
     shift_voxels: int
-    contrast_jitter: float
     seed: int
 
     def apply(self, volume: Volume, scan_id: str, epoch: int) -> Volume:
@@ -44,9 +42,7 @@ class Augmentation:
         random = np.random.default_rng([self.seed, epoch, scan_number])
         flips = random.random() < self.flip_probability
         shift = random.integers(-self.shift_voxels, self.shift_voxels, size=3, endpoint=True)
-        curvature = float(random.normal(0.0, 1.0)) * self.contrast_jitter
-        moved = shifted(volume[::-1] if flips else volume, tuple(int(step) for step in shift))
-        return bent(moved, curvature) if curvature else moved
+        return shifted(volume[::-1] if flips else volume, tuple(int(step) for step in shift))
 
 
 def shifted(volume: Volume, shift_voxels: tuple[int, ...]) -> Volume:
@@ -65,29 +61,3 @@ def shifted(volume: Volume, shift_voxels: tuple[int, ...]) -> Volume:
     source = tuple(slice(max(-step, 0), max(size - max(step, 0), 0)) for step, size in pairs)
     moved[target] = volume[source]
     return moved
-
-
-def bent(volume: Volume, curvature: float) -> Volume:
-    """Bend the scale of z-scores, as another scanner's T1 weighting does, and scale it back to z-scores.
-
-    Two scanners set the same tissues at different relative brightness; one that was never seen in training should not
-    shift every age. The bend is `z + curvature · z²`, turned to a straight line before it would reverse the order of
-    intensities.
-
-    Args:
-        volume: Z-scores within the brain, exactly 0 outside it, shape (i, j, k).
-        curvature: Positive: bright tissues spread apart, dark ones draw together.
-
-    Returns:
-        Z-scores, float32, same shape; 0 outside the brain.
-    """
-    brain = volume != 0
-    z = volume[brain].astype(np.float64)
-    if z.size < 2 or z.std() == 0:
-        return volume
-    turning = -1 / (2 * curvature)
-    bounded = np.maximum(z, turning) if curvature > 0 else np.minimum(z, turning)
-    changed = bounded + curvature * bounded**2
-    result = np.zeros_like(volume)
-    result[brain] = (changed - changed.mean()) / changed.std()
-    return result

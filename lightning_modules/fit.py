@@ -30,7 +30,7 @@ from .networks.age_bins import soft_labels
 from .outputs import write_curves, write_predictions, write_report, write_weights, write_whole
 
 GPU_LOADER_WORKERS = 4
-# Measured enough for statistics over a hundred scans or so, and little beside an epoch of a large cohort.
+# Statistics of about a hundred scans at a batch of eight, and little work beside an epoch of a large cohort.
 CALIBRATION_BATCHES = 16
 
 
@@ -128,7 +128,7 @@ def claim_folder(folder: Path, job: TrainingJob) -> None:
 def loaders(job: TrainingJob, ranks: Ranks) -> tuple[DataLoader[Item], DataLoader[Item], DataLoader[Item]]:
     """This rank's training batches, augmented; its part of the validation scans; training scans to calibrate on."""
     spec, train, validation = job.training, _of_split(job, "train"), _of_split(job, "validation")
-    augmentation = Augmentation(spec.flip_probability, spec.shift_voxels, spec.contrast_jitter, job.seed)
+    augmentation = Augmentation(spec.flip_probability, spec.shift_voxels, job.seed)
     workers: dict[str, Any] = {}
     if torch.cuda.is_available():
         workers = {"num_workers": GPU_LOADER_WORKERS, "persistent_workers": True, "pin_memory": True}

@@ -140,8 +140,6 @@ class TrainingSpec:
         processes: Ranks that share each batch; batch norm sees its rank's part.
         expected_age_weight: Weight of the smooth L1 term on the expected age, in label sigmas, beside the divergence
             from the soft label (0: Peng et al. 2021).
-        contrast_jitter: Standard deviation of a random bend of each training scan's intensity scale, so that a scanner
-            with another T1 weighting shifts ages less; 0 leaves intensities as they are.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
@@ -155,7 +153,6 @@ class TrainingSpec:
     shift_voxels: int = 2
     processes: int = 2
     expected_age_weight: float = 0.5
-    contrast_jitter: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def padflow(*arguments: str) -> str:
 
 
 def make_cohorts(data: Path, seed: int) -> None:
-    """The demo's three cohorts by its own script, with other seeds."""
+    """The demo's cohorts by its own script, with other seeds."""
     subprocess.run(["bash", "infra/demo_cohorts.sh", str(data), str(seed)], check=True, cwd=PROJECT, env=with_python())
 
 
@@ -59,7 +59,7 @@ def measure(folder: Path, seed: int) -> dict[str, Any]:
     make_cohorts(folder / "data", seed)
     result = json.loads(padflow("run", "phantom", "--home", str(folder), "--data", str(folder / "data"), "--json"))
     minutes = (time.monotonic() - start) / 60
-    truth = json.loads((folder / "data" / "clinical" / "derivatives" / "phantom-truth" / "truth.json").read_text())
+    truth = json.loads((folder / "data" / "clinic" / "derivatives" / "phantom-truth" / "truth.json").read_text())
     slope = metric(result, "external", "calibration_slope")["estimate"]
     row = {
         "seed": seed,

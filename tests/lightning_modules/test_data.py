@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from lightning_modules.augmentation import Augmentation, bent, shifted
+from lightning_modules.augmentation import Augmentation, shifted
 from lightning_modules.data import PreparedScans, RankBatches, common_grid, epoch_batches, unpadded_batches
 from tests.lightning_modules.conftest import JobMaker
 
@@ -64,7 +64,7 @@ def test_evaluation_sees_every_scan_once(n: int, ranks: int, batch_size: int) ->
 
 def test_augmentation_depends_on_seed_epoch_and_scan_alone(job_of: JobMaker) -> None:
     rows = [row for row in job_of(train=8).rows if row.split == "train"]
-    augmentation = Augmentation(flip_probability=0.5, shift_voxels=2, contrast_jitter=0.1, seed=1)
+    augmentation = Augmentation(flip_probability=0.5, shift_voxels=2, seed=1)
     scans, backwards = PreparedScans(rows, augmentation), PreparedScans(rows[::-1], augmentation)
     for epoch in range(3):
         for index in range(8):
@@ -89,34 +89,14 @@ def test_a_shift_moves_voxels_and_fills_with_zero(shift: tuple[int, int, int]) -
 
 
 def test_a_flip_mirrors_the_left_right_axis_alone() -> None:
-    flip = Augmentation(flip_probability=1.0, shift_voxels=0, contrast_jitter=0.0, seed=0)
+    flip = Augmentation(flip_probability=1.0, shift_voxels=0, seed=0)
     np.testing.assert_array_equal(flip.apply(VOLUME, "scan", 0), VOLUME[::-1])
-    still = Augmentation(flip_probability=0.0, shift_voxels=0, contrast_jitter=0.0, seed=0)
+    still = Augmentation(flip_probability=0.0, shift_voxels=0, seed=0)
     np.testing.assert_array_equal(still.apply(VOLUME, "scan", 0), VOLUME)
 
 
-@settings(max_examples=30, deadline=None)
-@given(curvature=st.floats(-0.6, 0.6).filter(lambda value: abs(value) > 1e-6), flip=st.booleans())
-def test_a_bend_keeps_order_background_and_scale(curvature: float, flip: bool) -> None:
-    volume = VOLUME[::-1].copy() if flip else VOLUME.copy()
-    volume[:2] = 0
-    found = bent(volume, curvature)
-    brain = volume != 0
-    np.testing.assert_array_equal(found[~brain], 0)
-    assert np.mean(found[brain], dtype=np.float64) == pytest.approx(0, abs=1e-5)
-    assert np.std(found[brain], dtype=np.float64) == pytest.approx(1, abs=1e-5)
-    assert (np.diff(found[brain][np.argsort(volume[brain])]) >= -1e-6).all()
-    spread = np.subtract(*np.quantile(found[brain], [0.95, 0.5])), np.subtract(*np.quantile(found[brain], [0.5, 0.05]))
-    assert (spread[0] > spread[1]) == (curvature > 0) or abs(curvature) < 0.1
-
-
-def test_a_bend_of_an_empty_or_constant_volume_leaves_it() -> None:
-    for volume in (np.zeros((3, 3, 3), np.float32), np.ones((3, 3, 3), np.float32)):
-        np.testing.assert_array_equal(bent(volume, 0.2), volume)
-
-
 def test_flips_come_as_often_as_asked() -> None:
-    flips = Augmentation(flip_probability=0.25, shift_voxels=0, contrast_jitter=0.0, seed=0)
+    flips = Augmentation(flip_probability=0.25, shift_voxels=0, seed=0)
     count = sum(np.array_equal(flips.apply(VOLUME, f"scan-{number}", 0), VOLUME[::-1]) for number in range(400))
     assert 70 <= count <= 130
 

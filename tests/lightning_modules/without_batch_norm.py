@@ -16,9 +16,9 @@ class NoNorm(nn.Identity):
         """Nothing to reset."""
 
 
-nn.BatchNorm3d = NoNorm  # type: ignore[assignment,misc]
-
 if __name__ == "__main__":
+    # Here and not above: pytest imports every file of the tests for its doctests.
+    nn.BatchNorm3d = NoNorm  # type: ignore[assignment,misc]
     from lightning_modules.__main__ import main
 
     main(sys.argv[1:])

@@ -29,6 +29,7 @@ def montage_png(volume: AnyVolume, affine: Affine, title: str = "") -> bytes:
     """
     upright, upright_affine = to_ras(np.asarray(volume, dtype=np.float32), affine)
     steps = spacing_mm(upright_affine)
+    # Background is exactly 0, which in z-scores is a middle grey: it is left out, not drawn.
     present = upright[upright != 0]
     low, high = np.percentile(present, (1, 99.5)) if present.size else (0.0, 1.0)
     low = min(float(low), 0.0)
@@ -42,7 +43,7 @@ def montage_png(volume: AnyVolume, affine: Affine, title: str = "") -> bytes:
         for column, index in enumerate(_slices(upright, axis)):
             axes = figure.add_subplot(grid[row, column])
             axes.imshow(
-                np.take(upright, index, axis).T,
+                np.ma.masked_equal(np.take(upright, index, axis).T, 0),
                 cmap="gray",
                 origin="lower",
                 vmin=low,

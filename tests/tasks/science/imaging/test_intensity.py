@@ -31,12 +31,12 @@ def test_zscore_is_standard_within_and_zero_outside() -> None:
 
 
 def test_one_bright_vessel_does_not_move_the_rest() -> None:
-    bright = VOLUME.copy()
-    bright[tuple(np.argwhere(BRAIN)[0])] = 1e7
-    rest = BRAIN.copy()
-    rest[tuple(np.argwhere(BRAIN)[0])] = False
-    before, after = zscore_within_mask(VOLUME, BRAIN), zscore_within_mask(bright, BRAIN)
-    np.testing.assert_allclose(after[rest], before[rest], atol=0.05)
+    plain = RNG.gamma(4.0, 100.0, (30, 30, 30))
+    brain = np.ones(plain.shape, dtype=bool)
+    bright = plain.copy()
+    bright[0, 0, 0] = 1e7
+    before, after = zscore_within_mask(plain, brain), zscore_within_mask(bright, brain)
+    np.testing.assert_allclose(after.ravel()[1:], before.ravel()[1:], atol=0.05)
 
 
 def test_callers_mistakes_and_bad_scans_are_told_apart() -> None:

@@ -71,7 +71,8 @@ def test_known_pose_is_found_from_nothing(
     scan_affine = to_scan @ affine
     found = refine(volume, scan_affine, find_head(volume, scan_affine, 0), (COARSE, FINE), 0)
     back = apply_affine(found.to_mni @ to_scan, brain_points())
-    assert np.linalg.norm(back - brain_points(), axis=1).mean() < 0.5
+    # A third of a 3 mm voxel.
+    assert np.linalg.norm(back - brain_points(), axis=1).mean() < 1.0
 
 
 def test_scalp_is_what_tells_a_head_from_a_stripped_scan() -> None:
