@@ -35,6 +35,7 @@ Data = Annotated[str | None, typer.Option(help="Folder or URL that cohort roots 
 Workers = Annotated[int | None, typer.Option(min=1, help="Workers of a local Dask cluster [PADFLOW_WORKERS].")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler [DASK_SCHEDULER_ADDRESS].")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Retry = Annotated[bool, typer.Option("--retry-excluded", help="Try scans again that preprocessing has excluded.")]
 Rehash = Annotated[bool, typer.Option("--rehash", help="Read every file again when indexing.")]
 
 
@@ -89,6 +90,7 @@ def run(
     workers: Workers = None,
     scheduler: Scheduler = None,
     rehash: Rehash = False,
+    retry_excluded: Retry = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the whole study; what is done already is skipped."""
@@ -102,9 +104,9 @@ def run(
         workspace = open_workspace(path)
         with progress_bars() as progress:
             left = stages_left(workspace, workspace.index(progress, rehash))
-        if left:
-            console.print(f"to do: {', '.join(left)}")
-            run_study(path)
+        if left or retry_excluded:
+            console.print(f"to do: {', '.join(left) or 'excluded scans again'}")
+            run_study(path, rehash, retry_excluded)
         else:
             console.print("nothing to do: every stage of this study is in the store already", style="green")
         excluded_share = print_summary(open_workspace(path), as_json)
@@ -127,6 +129,7 @@ def preprocess(
     workers: Workers = None,
     scheduler: Scheduler = None,
     rehash: Rehash = False,
+    retry_excluded: Retry = False,
     as_json: AsJson = False,
 ) -> None:
     """Index the cohorts and prepare every scan that the store lacks."""
@@ -134,7 +137,7 @@ def preprocess(
         execution(home, store, data, workers, scheduler)
         from flows.preprocess import preprocess as flow
 
-        result = flow(study_path(study), rehash)
+        result = flow(study_path(study), rehash, retry_excluded)
     tell(as_json, result, lambda: typer.echo(f"prepared {result['prepared']}, excluded {result['excluded']} scans"))
     share, tolerance = study_share(study)
     exit_by_share(share, tolerance)
@@ -161,25 +164,30 @@ def train(study: Study, home: Home = None, store: StoreUrl = None, data: Data = 
 
 
 @app.command(epilog="Example: `padflow validate phantom --home demo --data demo/data`")
-def validate(study: Study, home: Home = None, store: StoreUrl = None, data: Data = None) -> None:
+def validate(
+    study: Study, home: Home = None, store: StoreUrl = None, data: Data = None, as_json: AsJson = False
+) -> None:
     """Score the external and clinical cohorts by the registered model and measure it."""
     with errors_in_words():
         execution(home, store, data)
         from flows.validate import validate as flow
 
-        flow(study_path(study))
-    typer.echo("validated; `padflow report` shows the metrics")
+        result = flow(study_path(study))
+    tell(as_json, result, lambda: typer.echo("validated; `padflow report` shows the metrics"))
 
 
 @app.command(epilog="Example: `padflow associate phantom --home demo --data demo/data`")
-def associate(study: Study, home: Home = None, store: StoreUrl = None, data: Data = None) -> None:
+def associate(
+    study: Study, home: Home = None, store: StoreUrl = None, data: Data = None, as_json: AsJson = False
+) -> None:
     """Fit the declared associations of brain-PAD that the store lacks."""
     with errors_in_words():
         execution(home, store, data)
         from flows.associate import associate as flow
 
         done = flow(study_path(study))
-    typer.echo(f"fitted: {', '.join(done)}" if done else "nothing to do: every declared association is fitted already")
+    said = f"fitted: {', '.join(done)}" if done else "nothing to do: every declared association is fitted already"
+    tell(as_json, {"fitted": done}, lambda: typer.echo(said))
 
 
 @app.command(epilog="Example: `padflow index s3://site-a/bids --json`")
@@ -208,7 +216,9 @@ def status(study: Study, home: Home = None, store: StoreUrl = None, data: Data =
         from flows.workspace import open_workspace
 
         workspace = open_workspace(study_path(study))
-        share = print_status(workspace, as_json)
+        share, missing = print_status(workspace, as_json)
+    if missing:
+        raise typer.Exit(EXIT_FAILED)
     exit_by_share(share, workspace.study.excluded_tolerance)
 
 
@@ -253,6 +263,7 @@ def phantom(
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     patients: Annotated[float, typer.Option(min=0, max=1, help="Share of people with MS.")] = 0.4,
     visits: Annotated[int, typer.Option("--sessions", min=1, help="Sessions per person, about a year apart.")] = 1,
+    ages: Annotated[tuple[float, float], typer.Option(help="Youngest and oldest, in years.")] = (20.0, 85.0),
     stripped: Annotated[bool, typer.Option("--stripped", help="Brains without skull.")] = False,
     workers: Workers = None,
     as_json: AsJson = False,
@@ -262,7 +273,7 @@ def phantom(
         execution(workers=workers)
         from flows.summary import make_phantom
 
-        make_phantom(out, subjects, sites, seed, patients, visits, "stripped" if stripped else "head", as_json)
+        make_phantom(out, subjects, sites, seed, patients, visits, ages, "stripped" if stripped else "head", as_json)
 
 
 def tell(as_json: bool, result: Any, otherwise: Callable[[], None]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from flows.progress_bars import counter, progress_bars
 from infra import registry, tracking
 from infra.settings import Settings
 
@@ -29,5 +30,6 @@ def predict_images(settings: Settings, model_uri: str, images: Sequence[str], ag
     inputs = pd.DataFrame({"image": located})
     if age_years is not None:
         inputs["age_years"] = float(age_years)
-    outputs = registry.predict(model, inputs)
+    with progress_bars() as progress:
+        outputs = registry.predict(model, inputs, counter(progress, "predict")(len(inputs)))
     return pd.concat([pd.DataFrame({"image": list(images)}), outputs.reset_index(drop=True)], axis=1)

@@ -10,7 +10,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.progress_bars import counter, progress_bars
 from flows.workspace import open_workspace
 from infra.clusters import connect
-from tasks.steps.preprocess import prepare_slice, slices
+from tasks.steps.preprocess import SLICE_SCANS, prepare_slice, slices
 
 # Two slices at a time, so that the end of one does not leave workers idle.
 SLICES_AT_A_TIME = 2
@@ -24,12 +24,13 @@ RUNNER: Any = ThreadPoolTaskRunner(max_workers=SLICES_AT_A_TIME)
 
 
 @flow(name="preprocess", task_runner=RUNNER, validate_parameters=False)
-def preprocess(study_path: str, rehash: bool = False) -> dict[str, int]:
+def preprocess(study_path: str, rehash: bool = False, retry_excluded: bool = False) -> dict[str, int]:
     """Prepare what is missing; scans that are prepared or excluded already are not touched.
 
     Args:
         study_path: The study file.
         rehash: Read every file again when indexing.
+        retry_excluded: Try scans again that preprocessing has excluded.
 
     Returns:
         How many scans were `prepared` and `excluded` by this run.
@@ -40,14 +41,19 @@ def preprocess(study_path: str, rehash: bool = False) -> dict[str, int]:
     workspace = open_workspace(study_path)
     with progress_bars() as progress:
         states = workspace.index(progress, rehash)
-        missing = [(state.spec.name, scan) for state in states for scan in state.missing]
+        if retry_excluded:
+            workspace.forget_exclusions(states)
+            states = workspace.stored_states()
+        # Cohorts may share scans, and a scan is its bytes.
+        missing = list({scan.sha256: scan for state in states for scan in state.missing}.values())
         if not missing:
             return {"prepared": 0, "excluded": 0}
         advance = counter(progress, "preprocess")(len(missing))
         futures = []
         with connect(workspace.settings) as client:
-            for number, part in enumerate(slices([scan for _, scan in missing])):
-                label = f"{number * len(part) + 1} to {number * len(part) + len(part)} of {len(missing)}"
+            for number, part in enumerate(slices(missing)):
+                first = number * SLICE_SCANS
+                label = f"{first + 1} to {first + len(part)} of {len(missing)}"
                 key = workspace.recipe_key
                 recipe = workspace.study.recipe
                 futures.append(prepare_slice.submit(client, workspace.store, part, recipe, key, label, advance))

@@ -22,18 +22,19 @@ from tasks.steps.train import plan_training
 
 
 @flow(name="study", validate_parameters=False)
-def run_study(study_path: str, rehash: bool = False) -> dict[str, Any]:
+def run_study(study_path: str, rehash: bool = False, retry_excluded: bool = False) -> dict[str, Any]:
     """Run a study from raw scans to its report.
 
     Args:
         study_path: The study file.
         rehash: Read every file again when indexing.
+        retry_excluded: Try scans again that preprocessing has excluded.
 
     Returns:
         What each stage did, and the report's path.
     """
     console.rule("1 of 5  preprocess")
-    prepared = preprocess(study_path, rehash)
+    prepared = preprocess(study_path, rehash, retry_excluded)
     console.rule("2 of 5  train")
     registered = train(study_path)
     console.rule("3 of 5  validate")
@@ -51,16 +52,18 @@ def report(study_path: str) -> Path:
     workspace = open_workspace(study_path)
     states = workspace.stored_states()
     record, registered = fitted(workspace, states)
-    kept = kept_report(workspace, record["fit_key"], states)
+    kept = kept_report(workspace, record["fit_key"], registered, states)
     if kept is not None:
         return kept
     study, settings, store = workspace.study, workspace.settings, workspace.store
     return write_report(study, workspace.study_text, settings, store, record, registered, states)
 
 
-def kept_report(workspace: Workspace, fit_key: str, states: list[CohortState]) -> Path | None:
+def kept_report(
+    workspace: Workspace, fit_key: str, registered: dict[str, Any], states: list[CohortState]
+) -> Path | None:
     """The report of this very state as a file on this machine, or None where none was written yet."""
-    key = layout.report(report_key(workspace.study, fit_key, states))
+    key = layout.report(report_key(workspace.study, fit_key, registered, states))
     if not workspace.store.exists(key):
         return None
     path = local_report(workspace.settings, workspace.study)
@@ -73,7 +76,8 @@ def stages_left(workspace: Workspace, states: list[CohortState]) -> list[str]:
     if any(state.missing for state in states):
         return ["preprocess", "train", "validate", "associate", "report"]
     plan = plan_training(workspace.study, workspace.store, states)
-    if workspace.fit_record(plan.key) is None or workspace.registration(plan.key) is None:
+    registered = workspace.registration(plan.key)
+    if workspace.fit_record(plan.key) is None or registered is None:
         return ["train", "validate", "associate", "report"]
     study, store = workspace.study, workspace.store
     scored = scored_states(states)
@@ -86,6 +90,6 @@ def stages_left(workspace: Workspace, states: list[CohortState]) -> list[str]:
     fits = [association_key(plan.key, spec, cohorts_of(spec, scored)) for spec in study.associations]
     if not all(store.exists(layout.association(key)) for key in fits):
         left.append("associate")
-    if left or kept_report(workspace, plan.key, states) is None:
+    if left or kept_report(workspace, plan.key, registered, states) is None:
         left.append("report")
     return left

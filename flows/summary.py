@@ -59,12 +59,12 @@ def print_summary(workspace: Workspace, as_json: bool) -> float:
     return excluded_share(states)
 
 
-def print_status(workspace: Workspace, as_json: bool) -> float:
-    """Print what became of every indexed scan; gives the share of excluded scans."""
+def print_status(workspace: Workspace, as_json: bool) -> tuple[float, int]:
+    """Print what became of every indexed scan; gives the share of excluded scans and the number of missing ones."""
     states = workspace.stored_states()
     if as_json:
         print(json.dumps({"cohorts": [_cohort(state) for state in states]}, indent=1))
-        return excluded_share(states)
+        return excluded_share(states), sum(len(state.missing) for state in states)
     out.print(_flow_table(states))
     excluded = [(state.spec.name, item) for state in states for item in state.excluded]
     if excluded:
@@ -75,7 +75,7 @@ def print_status(workspace: Workspace, as_json: bool) -> float:
     missing = [(state.spec.name, scan.scan_id) for state in states for scan in state.missing]
     if missing:
         out.print(f"{len(missing)} scans are not prepared yet, the first is {missing[0][1]}; `padflow run` does them")
-    return excluded_share(states)
+    return excluded_share(states), len(missing)
 
 
 def index_root(root: str, cohort: str | None, rehash: bool, as_json: bool) -> None:
@@ -130,6 +130,7 @@ def make_phantom(
     seed: int,
     patients: float,
     sessions: int,
+    age_range_years: tuple[float, float],
     variant: Literal["head", "stripped"],
     as_json: bool,
 ) -> None:
@@ -184,12 +185,14 @@ def _association_table(associations: pd.DataFrame) -> Table:
 def _print_places(workspace: Workspace, registered: dict[str, Any], report: Path) -> None:
     tracking = _without_password(workspace.settings.tracking_uri)
     aliases = " and ".join(registered["aliases"])
+    embedded = tracking.startswith("sqlite:")
+    serve = f"mlflow server --backend-store-uri {tracking} --port 5000, then http://127.0.0.1:5000"
     lines = [
         f"report  {report}",
         f"        open it in a browser: xdg-open {report}",
         f"model   {registered['uri']} ({aliases})",
         f"MLflow  {tracking}",
-        f"        open it: mlflow server --backend-store-uri {tracking} --port 5000, then http://127.0.0.1:5000",
+        f"        open it: {serve if embedded else tracking}",
         f"store   {workspace.store.url}",
     ]
     out.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)

@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.progress_bars import counter, progress_bars
 from flows.train import refuse_missing
 from flows.workspace import NotReady, Workspace, open_workspace
 from infra import layout
@@ -36,15 +37,22 @@ def scored_states(states: list[CohortState]) -> list[CohortState]:
 
 
 @flow(name="validate", validate_parameters=False)
-def validate(study_path: str) -> None:
-    """Predict by the registry's model, then compute every metric that the store lacks."""
+def validate(study_path: str) -> dict[str, str]:
+    """Predict by the registry's model, then compute every metric that the store lacks.
+
+    Returns:
+        The address of the table of metrics; nothing where the study has no cohort to validate on.
+    """
     workspace = open_workspace(study_path)
     states = workspace.stored_states()
     record, registered = fitted(workspace, states)
     scored = scored_states(states)
     if not scored:
-        return
-    score_cohorts(workspace.settings, workspace.store, record["fit_key"], registered, scored)
+        return {}
+    with progress_bars() as progress:
+        bar = counter(progress, "predict")
+        score_cohorts(workspace.settings, workspace.store, record["fit_key"], registered, scored, bar)
     key = layout.validation(validation_key(workspace.study, record["fit_key"], scored))
     if not workspace.store.exists(key):
         validate_model(workspace.study, workspace.store, record["fit_key"], scored)
+    return {"metrics": workspace.store.uri(key)}

@@ -14,8 +14,20 @@ from infra.settings import Settings, load_settings
 from infra.storage import Store
 from infra.study import Study, load_study, resolve_root
 from tasks.science.imaging.recipe import recipe_digest
+from tasks.science.statistics.association import check_spec
 from tasks.steps.index import index_cohort, latest_index
 from tasks.steps.progress import CohortState, cohort_state
+from tasks.steps.train import registration_key
+from tasks.steps.validate import AGE_BAND
+
+PREDICTION_COLUMNS = (
+    "predicted_age_years",
+    "brain_pad_years",
+    "corrected_age_years",
+    "corrected_brain_pad_years",
+    "ensemble_spread_years",
+    "role",
+)
 
 
 class NotReady(ValueError):
@@ -43,7 +55,26 @@ class Workspace:
             root = resolve_root(spec.root, self.settings.data)
             indexed = index_cohort(self.store, spec.name, root, rehash, counter(progress, f"index {spec.name}"))
             states.append(cohort_state(self.store, spec, indexed, self.study.recipe.modality, self.recipe_key))
+        self._check_columns(states)
         return states
+
+    def _check_columns(self, states: list[CohortState]) -> None:
+        """Refuse an association or group of a column that does not exist before hours of work, not after."""
+        for association in self.study.associations:
+            tables = [state.selection.scans for state in states if state.spec.name in association.cohorts]
+            check_spec(association, [*PREDICTION_COLUMNS, *(str(name) for table in tables for name in table.columns)])
+        known = {AGE_BAND, *(str(name) for state in states for name in state.selection.scans.columns)}
+        for group in self.study.validation.groups:
+            if group not in known:
+                raise ValueError(f"validation.groups names {group!r}, which no cohort has; there are: {sorted(known)}")
+
+    def forget_exclusions(self, states: list[CohortState]) -> None:
+        """Take exclusions of preprocessing away, so that those scans are tried again."""
+        for state in states:
+            for item in state.excluded:
+                key = layout.excluded_scan(self.recipe_key, item.sha256)
+                if self.store.exists(key):
+                    self.store.delete(key)
 
     def stored_states(self) -> list[CohortState]:
         """Where each cohort stands by its newest index, from the store alone.
@@ -70,7 +101,10 @@ class Workspace:
 
     def registration(self, fit_key: str) -> dict[str, Any] | None:
         """Under which version a fit stands in the settings' registry, or None."""
-        key = layout.registration(fit_key, self.settings.registry_uri)
+        uri = self.settings.registry_uri
+        if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+            return None
+        key = registration_key(self.study, self.settings, fit_key)
         return dict(self.store.read_json(key)) if self.store.exists(key) else None
 
 

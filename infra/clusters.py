@@ -13,11 +13,15 @@ from infra.settings import Settings
 
 # A scan that kills its worker is tried three times in all, then excluded with that reason.
 WORKER_DEATHS_TOLERATED = 2
-SINGLE_THREADED = {
+WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1",
+    # Dask's own value (64 KiB) hands every freed volume back at once; fetching the pages anew for the next one took
+    # a quarter of a scan's time (1.8 against 1.2 CPU-s per phantom scan at 4 mm). What stays is one scan's memory.
+    "MALLOC_TRIM_THRESHOLD_": str(512 * 2**20),
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
 }
 
 
@@ -53,7 +57,7 @@ def _remote(address: str) -> Iterator[Client]:
 def _local(settings: Settings) -> Iterator[Client]:
     # A dying worker is expected and told per scan; Dask's own account of it would bury that.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    environment = {**dask.config.get("distributed.nanny.pre-spawn-environ"), **SINGLE_THREADED}
+    environment = {**dask.config.get("distributed.nanny.pre-spawn-environ"), **WORKER_ENVIRONMENT}
     with (
         dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
         LocalCluster(

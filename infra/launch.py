@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tasks.records import TrainingSpec
+
 LAST_LINES = 40
 
 
@@ -40,21 +42,29 @@ def run_training(job_file: Path, processes: int, on_epoch: Callable[[dict[str, A
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     ) as process:
         assert process.stdout is not None  # noqa: S101 (for the type checker)
-        for line in process.stdout:
-            figures = _epoch_figures(line)
-            if figures is not None:
-                on_epoch(figures)
-            else:
-                tail = [*tail[1 - LAST_LINES :], line.rstrip()]
+        try:
+            for line in process.stdout:
+                figures = _epoch_figures(line)
+                if figures is not None:
+                    on_epoch(figures)
+                else:
+                    tail = [*tail[1 - LAST_LINES :], line.rstrip()]
+        except BaseException:
+            process.terminate()
+            raise
     if process.returncode:
         raise TrainingFailed(f"the training job ended with code {process.returncode}:\n" + "\n".join(tail))
 
 
-def training_processes(wanted: int) -> int:
-    """One rank per GPU where there are some, else the study's number of CPU processes."""
+def training_processes(training: TrainingSpec) -> int:
+    """As many ranks as there are GPUs and the global batch can be dealt to evenly; else the study's CPU processes."""
     import torch
 
-    return torch.cuda.device_count() or wanted
+    devices = torch.cuda.device_count()
+    if not devices:
+        return training.processes
+    batch = training.batch_size
+    return max(ranks for ranks in range(1, devices + 1) if ranks == 1 or (batch % ranks == 0 and batch >= 2 * ranks))
 
 
 def _install_folder() -> str:

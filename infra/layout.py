@@ -59,9 +59,9 @@ def fit_record(fit_key: str) -> str:
     return f"{fit_folder(fit_key)}/fit.json"
 
 
-def registration(fit_key: str, registry_uri: str) -> str:
+def registration(fit_key: str, *registry: str) -> str:
     """Under which version a fit stands in one registry; the registry's address is hashed, as it may hold a password."""
-    return f"{fit_folder(fit_key)}/registered-{digest(registry_uri)[:8]}.json"
+    return f"{fit_folder(fit_key)}/registered-{digest(registry)[:8]}.json"
 
 
 def predictions(key: str) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ class RegisteredVersion:
 
     name: str
     version: str
-    model_uri: str
+    run_id: str
     aliases: tuple[str, ...]
 
     @property
@@ -82,7 +83,7 @@ class RegisteredVersion:
 
 
 def register(
-    client: MlflowClient, run_id: str, name: str, contract: Contract, weights: list[Path]
+    client: MlflowClient, run_id: str, name: str, contract: Contract, weights: list[bytes]
 ) -> RegisteredVersion:
     """Log the model once and register it as `challenger`, and as `champion` where there is none yet.
 
@@ -91,15 +92,15 @@ def register(
         run_id: The run that fitted it.
         name: Name in the registry.
         contract: What it takes.
-        weights: One safetensors file per ensemble member.
+        weights: The bytes of one safetensors file per ensemble member.
     """
     with tempfile.TemporaryDirectory() as folder:
         model_folder = Path(folder) / "model"
         model_folder.mkdir()
         package = copy_package(Path(folder))
         names = [f"member-{number}.safetensors" for number in range(len(weights))]
-        for source, target in zip(weights, names, strict=True):
-            shutil.copyfile(source, model_folder / target)
+        for content, target in zip(weights, names, strict=True):
+            (model_folder / target).write_bytes(content)
         text = json.dumps({**asdict(contract), "weights": names, "package": package.name}, allow_nan=False, indent=1)
         (model_folder / "contract.json").write_text(text)
         with mlflow.start_run(run_id=run_id):
@@ -114,17 +115,24 @@ def register(
             )
     version = mlflow.register_model(logged.model_uri, name, tags={"padflow.fit_key": contract.fit_key})
     aliases = _set_aliases(client, name, str(version.version))
-    return RegisteredVersion(name, str(version.version), logged.model_uri, aliases)
+    return RegisteredVersion(name, str(version.version), run_id, aliases)
 
 
 def _set_aliases(client: MlflowClient, name: str, version: str) -> tuple[str, ...]:
     client.set_registered_model_alias(name, "challenger", version)
-    try:
-        client.get_model_version_by_alias(name, "champion")
-    except MlflowException:
-        client.set_registered_model_alias(name, "champion", version)
-        return ("challenger", "champion")
-    return ("challenger",)
+    if "champion" in client.get_registered_model(name).aliases:
+        return ("challenger",)
+    client.set_registered_model_alias(name, "champion", version)
+    return ("challenger", "champion")
+
+
+def registered_before(client: MlflowClient, name: str, fit_key: str) -> RegisteredVersion | None:
+    """The version that a killed run has registered already, so that a fit is logged once."""
+    for version in client.search_model_versions(f"name = '{name}'"):
+        if version.tags.get("padflow.fit_key") == fit_key and version.run_id:
+            aliases = _set_aliases(client, name, str(version.version))
+            return RegisteredVersion(name, str(version.version), str(version.run_id), aliases)
+    return None
 
 
 def copy_package(folder: Path) -> Path:
@@ -159,9 +167,19 @@ def load(uri: str) -> Any:
         ) from error
 
 
-def predict(model: Any, inputs: pd.DataFrame) -> pd.DataFrame:
-    """Predict by a loaded model; one output row per input row, in order."""
-    outputs = model.predict(inputs)
-    if len(outputs) != len(inputs):
-        raise RuntimeError(f"the model gave {len(outputs)} rows for {len(inputs)} images; it must give one each")
-    return pd.DataFrame(outputs)
+def predict(model: Any, inputs: pd.DataFrame, advance: Callable[[], None] = lambda: None) -> pd.DataFrame:
+    """Predict by a loaded model; one output row per input row, in order.
+
+    Args:
+        model: As `load` gives it.
+        inputs: The columns of the model's signature.
+        advance: Called after each row, for a progress bar.
+    """
+    outputs = []
+    for number in range(len(inputs)):
+        output = model.predict(inputs.iloc[[number]].reset_index(drop=True))
+        if len(output) != 1:
+            raise RuntimeError(f"the model gave {len(output)} rows for one image; it must give one")
+        outputs.append(output)
+        advance()
+    return pd.concat(outputs, ignore_index=True) if outputs else pd.DataFrame(columns=SIGNATURE.outputs.input_names())

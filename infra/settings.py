@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 # Usage reports to third parties are off unless a user switches them on: a clinical network may not allow them.
 QUIET_DEFAULTS = {
@@ -43,10 +42,6 @@ class Settings:
     tracking_uri: str
     registry_uri: str
 
-    def with_flags(self, **flags: Any) -> Settings:
-        """The same settings where flags that were given win over the environment."""
-        return replace(self, **{name: value for name, value in flags.items() if value is not None})
-
 
 def load_settings(home: Path | None = None) -> Settings:
     """Read the environment once; everything has a default that works on one machine without any server.
@@ -61,7 +56,7 @@ def load_settings(home: Path | None = None) -> Settings:
     tracking_uri = env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
     return Settings(
         home=folder,
-        store=env.get("PADFLOW_STORE") or str(folder / "store"),
+        store=_absolute(env.get("PADFLOW_STORE") or str(folder / "store")),
         data=env.get("PADFLOW_DATA") or ".",
         workers=_whole_number("PADFLOW_WORKERS", len(os.sched_getaffinity(0))),
         worker_memory=env.get("PADFLOW_WORKER_MEMORY") or "3GiB",
@@ -69,6 +64,11 @@ def load_settings(home: Path | None = None) -> Settings:
         tracking_uri=tracking_uri,
         registry_uri=env.get("MLFLOW_REGISTRY_URI") or tracking_uri,
     )
+
+
+def _absolute(url: str) -> str:
+    # Workers stand in folders of their own.
+    return url if "://" in url else str(Path(url).absolute())
 
 
 def _whole_number(name: str, default: int) -> int:

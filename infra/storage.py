@@ -13,6 +13,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import pandas as pd
 from tasks.science.cohort.bids import FileInfo
 
 READ_THREADS = 8
+HOLDS_SECRETS = re.compile(r"^[a-z0-9+]+://([^/@]*:[^/]*@|[^?]*\?)")
 SAFE_KEY = re.compile(r"^[A-Za-z0-9._\-=]+(/[A-Za-z0-9._\-=]+)*$")
 # S3-compatible servers often lack the newer checksum headers, and a stale listing would hide finished work.
 S3_OPTIONS: dict[str, Any] = {
@@ -46,9 +48,9 @@ def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     Raises:
         ValueError: The URL carries credentials, which would end up in manifests and logs.
     """
-    if re.match(r"^[a-z0-9+]+://[^/]*@", url):
+    if HOLDS_SECRETS.match(url):
         raise ValueError(
-            "a store URL must not hold credentials: found 'user:secret@' in it, expected e.g. s3://bucket/prefix.\n"
+            "a URL must not hold credentials: found 'user:secret@' or a signature in it, expected s3://bucket/prefix.\n"
             "Put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile."
         )
     options = S3_OPTIONS if url.startswith("s3://") else {}
@@ -84,6 +86,10 @@ class Store:
     def read(self, key: str) -> bytes:
         """All bytes of an object; a missing one is a `FileNotFoundError`."""
         return bytes(self._filesystem.cat_file(f"{self._root}/{_checked(key)}"))
+
+    def delete(self, key: str) -> None:
+        """Take an object away."""
+        self._filesystem.rm_file(f"{self._root}/{_checked(key)}")
 
     def read_many(self, keys: Sequence[str]) -> list[bytes]:
         """The bytes of several objects, in order, some at a time."""
@@ -197,10 +203,21 @@ def replace_file(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # A temporary file is its owner's alone; an object of a shared store is everybody's that the umask lets in.
+        Path(draft).chmod(0o666 & ~_umask())
         os.replace(draft, path)  # noqa: PTH105
     except BaseException:
         Path(draft).unlink(missing_ok=True)
         raise
+
+
+@lru_cache(maxsize=1)
+def _umask() -> int:
+    current = os.umask(0o022)
+    os.umask(current)
+    return current
 
 
 def _version(info: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from tasks.records import (
 )
 from tasks.science.statistics.association import check_spec
 
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 STUDIES = Path(__file__).parent / "studies"
 
 
@@ -179,8 +181,8 @@ def _check_consistency(study: Study, source: str) -> None:
     names = [cohort.name for cohort in study.cohorts]
     problems += [f"cohort name {n!r} is used twice; give each its own" for n in set(names) if names.count(n) > 1]
     for name in [study.name, *names, study.registered_model]:
-        if not name or not all(c.isalnum() or c in "-_" for c in name):
-            problems.append(f"name {name!r} is not made of letters, digits, '-' and '_'")
+        if not SAFE_NAME.fullmatch(name):
+            problems.append(f"name {name!r} must be made of letters, digits, '-' and '_', a letter or digit first")
     if not study.cohorts_of("train"):
         problems.append('no cohort has role = "train"; a study needs one')
     total = sum(study.splits.fractions().values())

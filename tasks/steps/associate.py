@@ -22,10 +22,13 @@ from tasks.steps.validate import joined, predictions_of
 @task(task_run_name="associate-{spec.name}", cache_policy=NO_CACHE)
 def associate(store: Store, fit_key: str, spec: AssociationSpec, states: list[CohortState]) -> None:
     """Fit one association on the rows that the model could score, and keep it."""
-    table = joined([predictions_of(store, fit_key, state) for state in states])
+    tables = [predictions_of(store, fit_key, state).assign(data_set=state.indexed.root) for state in states]
+    table, repeated = each_person_once(joined(tables))
     unscored = int((table["status"] != "ok").sum())
     fit = fit_association(spec, table[table["status"] == "ok"].reset_index(drop=True))
     problems = [*fit.problems]
+    if repeated:
+        problems.append(f"{repeated} scans stand in more than one of the cohorts; each is used once")
     if unscored:
         problems.append(f"{unscored} scans have no prediction and are left out")
     record = {
@@ -38,6 +41,16 @@ def associate(store: Store, fit_key: str, spec: AssociationSpec, states: list[Co
         "coefficients": _records(fit.coefficients),
     }
     store.write_json(layout.association(association_key(fit_key, spec, states)), record)
+
+
+def each_person_once(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Drop the second copy of a scan that two cohorts of one data set share: it is no second person.
+
+    Returns:
+        The table without copies, and how many there were.
+    """
+    copies = table.duplicated(["data_set", "participant_id", "session_id"])
+    return table[~copies].drop(columns="data_set").reset_index(drop=True), int(copies.sum())
 
 
 def association_table(

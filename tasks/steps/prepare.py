@@ -12,7 +12,7 @@ import numpy as np
 from infra import layout
 from infra.storage import Store, read_uri
 from tasks.records import Excluded, PreparedScan, Recipe, ScanRef, ScanRejected
-from tasks.science.imaging.recipe import prepare_scan
+from tasks.science.imaging.recipe import prepare_scan, recipe_digest
 
 
 class SourceChanged(OSError):
@@ -41,22 +41,26 @@ def prepare_one(store_url: str, cache: str, scan: ScanRef, recipe: Recipe, recip
     Raises:
         OSError: Storage failed, or the source changed: to be retried, never counted as a bad scan.
     """
+    if recipe_digest(recipe) != recipe_key:
+        raise OSError("this worker's numerical libraries differ from the flow's; install the same lock on every worker")
     store = open_store(store_url, cache)
     content = read_uri(scan.uri)
     found = hashlib.sha256(content).hexdigest()
     if found != scan.sha256:
         raise SourceChanged(
             f"{scan.uri}: content is sha256 {found[:8]}…, the manifest says {scan.sha256[:8]}….\n"
-            "The object changed after the manifest was built; the next run indexes it anew."
+            "The object changed after the manifest was built; run again, with --rehash if size and date are unchanged."
         )
     try:
         prepared = prepare_scan(content, recipe)
     except ScanRejected as rejection:
         return write_exclusion(store, recipe_key, Excluded(scan.scan_id, found, rejection.stage, rejection.reason))
-    except (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+    except OSError:
+        raise
+    except Exception as error:
         # A scan that trips over a fault of ours must not stop the other ten thousand; the reason says what to report.
-        reason = f"unexpected {type(error).__name__}: {error}; please report it with this scan's header"
-        return write_exclusion(store, recipe_key, Excluded(scan.scan_id, found, "preprocess", reason))
+        reason = f"unexpected {type(error).__name__}: {error}; report it with this scan's header, then --retry-excluded"
+        return write_exclusion(store, recipe_key, Excluded(scan.scan_id, found, "unexpected", reason))
     buffer = io.BytesIO()
     np.save(buffer, prepared.volume, allow_pickle=False)
     store.write(layout.prepared_volume(recipe_key, found), buffer.getvalue())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ from tasks.steps.prepare import prepare_one, write_exclusion
 
 SLICE_SCANS = 500
 # Enough to keep every worker busy, few enough that the scheduler's memory does not grow with the cohort.
-IN_FLIGHT_PER_WORKER = 4
+IN_FLIGHT_PER_THREAD = 2
 STORAGE_RETRIES = 3
 
 
@@ -53,7 +54,7 @@ def prepare_slice(
     failed: dict[str, str] = {}
     artifact = create_progress_artifact(progress=0.0, description=f"{label}: {len(scans)} scans")
     shown = 0
-    for number, (scan, result) in enumerate(in_window(client, work, scans), start=1):
+    for number, (scan, result) in enumerate(_with_suspects_last(client, work, scans), start=1):
         outcome = _settle(store, recipe_key, scan, result)
         if isinstance(outcome, PreparedScan):
             counts["prepared"] += 1
@@ -69,6 +70,20 @@ def prepare_slice(
     return {"prepared": counts["prepared"], "excluded": counts["excluded"], "failed": failed}
 
 
+def _with_suspects_last(
+    client: Client, work: Callable[[ScanRef], Any], scans: Sequence[ScanRef]
+) -> Iterator[tuple[ScanRef, Any]]:
+    """Try scans whose worker died once more, each alone: its neighbour on the worker may have been the cause."""
+    suspects = []
+    for scan, result in in_window(client, work, scans):
+        if isinstance(result, KilledWorker):
+            suspects.append(scan)
+        else:
+            yield scan, result
+    for scan in suspects:
+        yield from in_window(client, work, [scan])
+
+
 def in_window(
     client: Client, work: Callable[[ScanRef], Any], scans: Sequence[ScanRef]
 ) -> Iterator[tuple[ScanRef, Any]]:
@@ -77,16 +92,19 @@ def in_window(
     Yields:
         Each scan with its result, or with the exception that ended it, as they finish.
     """
-    workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    window = IN_FLIGHT_PER_THREAD * max(1, sum(worker["nthreads"] for worker in workers))
     waiting = iter(scans)
     owners: dict[Any, ScanRef] = {}
 
     def submit(scan: ScanRef) -> Any:
-        future = client.submit(work, scan, pure=False, retries=STORAGE_RETRIES - 1, key=f"prepare-{scan.scan_id}")
+        # Dask takes equal keys for one task, and another study on a shared scheduler may hold a scan of this name.
+        key = f"prepare-{scan.sha256[:16]}-{uuid.uuid4().hex}"
+        future = client.submit(work, scan, pure=False, retries=STORAGE_RETRIES - 1, key=key)
         owners[future] = scan
         return future
 
-    first = [submit(scan) for _, scan in zip(range(workers * IN_FLIGHT_PER_WORKER), waiting, strict=False)]
+    first = [submit(scan) for _, scan in zip(range(window), waiting, strict=False)]
     completed = as_completed(first)
     for future in completed:
         scan = owners.pop(future)
@@ -103,6 +121,6 @@ def _settle(store: Store, recipe_key: str, scan: ScanRef, result: Any) -> Any:
         return result
     reason = (
         f"its worker died {WORKER_DEATHS_TOLERATED + 1} times while preparing it (out of memory, most likely); "
-        "check the image's dimensions, or give workers more with PADFLOW_WORKER_MEMORY"
+        "check the image's dimensions, or give workers more with PADFLOW_WORKER_MEMORY and run with --retry-excluded"
     )
-    return write_exclusion(store, recipe_key, Excluded(scan.scan_id, scan.sha256, "preprocess", reason))
+    return write_exclusion(store, recipe_key, Excluded(scan.scan_id, scan.sha256, "worker", reason))

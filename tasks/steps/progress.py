@@ -12,7 +12,7 @@ from infra import layout
 from infra.storage import Store
 from infra.study import CohortSpec, Study
 from tasks.records import Excluded, ScanRef, digest
-from tasks.science.cohort.selection import Selection
+from tasks.science.cohort.selection import SUPERSEDED, Selection
 from tasks.steps.index import IndexedCohort, selection_exclusions
 
 
@@ -48,7 +48,10 @@ class CohortState:
     @cached_property
     def clinical_digest(self) -> str:
         """Names the values beside the scans, which associations use."""
-        return digest(self.prepared.sort_values("scan_id").to_csv(index=False))
+        # A file that was copied anew, or moved, still shows the same person.
+        of_files = ["path", "size_bytes", "version", "entities", "run"]
+        table = self.prepared.drop(columns=of_files, errors="ignore").sort_values("scan_id")
+        return digest(table.to_csv(index=False))
 
 
 def cohort_state(store: Store, spec: CohortSpec, indexed: IndexedCohort, modality: str, recipe_key: str) -> CohortState:
@@ -79,7 +82,8 @@ def excluded_share(states: list[CohortState]) -> float:
     """Excluded scans as a share of those that the study meant to use."""
     counts = [state.counts for state in states]
     used = sum(c["indexed"] - c["unused"] for c in counts)
-    return sum(c["excluded"] for c in counts) / used if used else 0.0
+    lost = [item for state in states for item in state.excluded if item.stage != SUPERSEDED]
+    return len(lost) / used if used else 0.0
 
 
 def predictions_key(fit_key: str, state: CohortState) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import platform
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ EXAMPLES = 4
 PREDICTION_COLUMNS = ("predicted_age_years", "brain_pad_years", "corrected_brain_pad_years", "sex", "site", "reason")
 
 
-def report_key(study: Study, fit_key: str, states: list[CohortState]) -> str:
+def report_key(study: Study, fit_key: str, registered: dict[str, Any], states: list[CohortState]) -> str:
     """Names the report of one state of a study: whatever it shows is part of the name."""
     scored = [state for state in states if state.spec.role != "train"]
     parts = [
@@ -43,7 +44,8 @@ def report_key(study: Study, fit_key: str, states: list[CohortState]) -> str:
         association_key(fit_key, spec, [s for s in scored if s.spec.name in spec.cohorts])
         for spec in study.associations
     ]
-    return digest(["report", 1, study.digest(), fit_key, parts, validation_key(study, fit_key, scored), specs])
+    model = [registered["uri"], registered["run_id"]]
+    return digest(["report", 1, study.digest(), fit_key, model, parts, validation_key(study, fit_key, scored), specs])
 
 
 @task(task_run_name="report", cache_policy=NO_CACHE)
@@ -59,14 +61,15 @@ def write_report(
     """Render the report, keep it in the store and on this machine, and link it from MLflow and Prefect."""
     contents = gather(study, study_text, store, record, registered, states)
     page = render_report(replace(contents, cautions=find_cautions(contents)))
-    key = layout.report(report_key(study, record["fit_key"], states))
-    store.write(key, page.encode())
+    key = layout.report(report_key(study, record["fit_key"], registered, states))
     path = local_report(settings, study)
     replace_file(path, page.encode())
     client = tracking.connect(settings)
     tracking.log_file(client, registered["run_id"], path, "report")
     tracking.add_tags(client, registered["run_id"], {"padflow.report": store.uri(key)})
     create_link_artifact(link=path.as_uri(), link_text=f"Report of {study.name}", description=store.uri(key))
+    # Last, since the store says what is done: a report that never reached MLflow is written again.
+    store.write(key, page.encode())
     return path
 
 
@@ -91,7 +94,7 @@ def gather(
     table = table.reindex(columns=[*table.columns, *(c for c in PREDICTION_COLUMNS if c not in table)])
     exclusions = [asdict(e) | {"cohort": state.spec.name} for state in states for e in state.excluded]
     curves = [
-        pd.read_csv(store.local_path(member_key(fit_key, seed, "curves.csv"))).assign(seed=seed)
+        pd.read_csv(io.BytesIO(store.read(member_key(fit_key, seed, "curves.csv")))).assign(seed=seed)
         for seed in record["seeds"]
     ]
     return ReportContents(
@@ -126,7 +129,7 @@ def _training_facts(record: dict[str, Any]) -> dict[str, Any]:
         "best_val_mae_years": float(np.mean([member["val_mae_years"] for member in members])),
         "duration_s": float(sum(member["duration_s"] for member in members)),
         "age_range_years": record["age_range_years"],
-        "age_bias": record["age_bias"] or "not fitted: fewer than 3 calibration subjects",
+        "age_bias": record["age_bias"] or f"not fitted: {record['why_no_age_bias']}",
         "hardware": first["device"],
         "processes": first["world_size"],
     }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
+import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -46,7 +48,7 @@ def plan_training(study: Study, store: Store, states: list[CohortState]) -> Trai
     """
     training = [state for state in states if state.spec.role == "train"]
     everyone = pd.concat([_labelled(state, state.selection.scans) for state in training], ignore_index=True)
-    key = layout.splits(study.name, digest([asdict(study.splits), sorted(state.spec.name for state in training)]))
+    key = layout.splits(study.name, digest(asdict(study.splits)))
     existing = store.read_table(key) if store.exists(key) else None
     subjects = sorted(set(everyone["participant_id"]))
     table = assign_splits(existing, subjects, study.splits.fractions(), study.splits.seed)
@@ -72,14 +74,14 @@ def _sourced(state: CohortState) -> pd.DataFrame:
 
 
 def _fit_key(study: Study, recipe_key: str, rows: pd.DataFrame) -> str:
-    columns = ["scan_id", "participant_id", "sha256", "age_years", "split"]
+    columns = ["scan_id", "participant_id", "session_id", "sha256", "age_years", "years_since_baseline", "split"]
     versions = layout.library_versions("torch", "pytorch-lightning", "numpy")
     inputs = [
         asdict(study.network),
         asdict(study.training),
         list(study.seeds),
         recipe_key,
-        rows[columns].values.tolist(),
+        rows[columns].to_csv(index=False),
     ]
     return digest(["fit", TRAINING_VERSION, versions, inputs])
 
@@ -108,7 +110,7 @@ def train_member(
     )
     job = TrainingJob(study.network, study.training, seed, rows, str(folder))
     replace_file(folder / "job.json", as_json(job).encode())
-    run_training(folder / "job.json", training_processes(study.training.processes), on_epoch)
+    run_training(folder / "job.json", training_processes(study.training), on_epoch)
     for name in MEMBER_FILES:
         store.write(member_key(plan.key, seed, name), (folder / name).read_bytes())
 
@@ -134,31 +136,32 @@ def ensemble_predictions(store: Store, fit_key: str, seeds: tuple[int, ...]) -> 
     """The members' mean prediction of every scan of the training cohort."""
     tables = []
     for seed in seeds:
-        path = store.local_path(member_key(fit_key, seed, "predictions.csv"))
-        tables.append(pd.read_csv(path, dtype={"scan_id": str, "split": str}))
+        content = io.BytesIO(store.read(member_key(fit_key, seed, "predictions.csv")))
+        tables.append(pd.read_csv(content, dtype={"scan_id": str, "split": str}))
     grouped = pd.concat(tables).groupby(["scan_id", "split"], as_index=False)
     return grouped[["age_years", "predicted_age_years"]].mean()
 
 
-def calibrate(plan: TrainingPlan, predictions: pd.DataFrame) -> AgeBias | None:
+def calibrate(plan: TrainingPlan, predictions: pd.DataFrame) -> tuple[AgeBias | None, str]:
     """Fit the age bias on one scan per calibration subject: scans that no member and no early stopping has seen.
 
     Returns:
-        The fitted line, or None where there are too few calibration subjects; the report then says so.
+        The fitted line and an empty text, or None and why there is none: too few subjects, or all of one age.
     """
     held_out = plan.rows[plan.rows["split"] == "calibration"]
     first = held_out.sort_values(["years_since_baseline", "session_id"]).drop_duplicates("participant_id")
     used = first[["scan_id"]].merge(predictions, on="scan_id", validate="one_to_one")
-    if len(used) < 3:
-        return None
-    return fit_age_bias(used["age_years"].to_numpy(), used["predicted_age_years"].to_numpy())
+    try:
+        return fit_age_bias(used["age_years"].to_numpy(), used["predicted_age_years"].to_numpy()), ""
+    except ValueError as error:
+        return None, str(error)
 
 
 @task(task_run_name="record-fit", cache_policy=NO_CACHE)
 def record_fit(study: Study, store: Store, plan: TrainingPlan) -> dict[str, Any]:
     """Write what was fitted, after everything that it names."""
     predictions = ensemble_predictions(store, plan.key, study.seeds)
-    bias = calibrate(plan, predictions)
+    bias, why_no_bias = calibrate(plan, predictions)
     trained = plan.rows[plan.rows["split"] == "train"]
     weights = [store.read(member_key(plan.key, seed, "weights.safetensors")) for seed in study.seeds]
     record = {
@@ -167,6 +170,7 @@ def record_fit(study: Study, store: Store, plan: TrainingPlan) -> dict[str, Any]
         "members": {str(seed): store.read_json(member_key(plan.key, seed, "report.json")) for seed in study.seeds},
         "weights_sha256": [hashlib.sha256(content).hexdigest() for content in weights],
         "age_bias": asdict(bias) if bias else None,
+        "why_no_age_bias": why_no_bias,
         "age_range_years": [math.floor(trained["age_years"].min()), math.ceil(trained["age_years"].max())],
         "mean_training_age_years": float(trained["age_years"].mean()),
         "scans_by_split": plan.rows["split"].value_counts().to_dict(),
@@ -183,6 +187,9 @@ def register_fit(
 ) -> dict[str, Any]:
     """Log the fit to MLflow and register it, once per registry."""
     client = tracking.connect(settings)
+    earlier = registry.registered_before(client, study.registered_model, record["fit_key"])
+    if earlier is not None:
+        return _keep_registration(study, settings, store, record["fit_key"], earlier)
     experiment = tracking.experiment_id(client, settings, study.name)
     tags = {"padflow.fit_key": record["fit_key"], "padflow.study_digest": study.digest()}
     run_id = tracking.start_run(client, experiment, f"{study.name}-{record['fit_key'][:8]}", tags)
@@ -200,15 +207,30 @@ def register_fit(
             study_digest=study.digest(),
         )
         keys = [member_key(record["fit_key"], seed, "weights.safetensors") for seed in study.seeds]
-        paths = [store.local_path(key) for key in keys]
-        version = registry.register(client, run_id, study.registered_model, contract, paths)
+        weights = [store.read(key) for key in keys]
+        if [hashlib.sha256(content).hexdigest() for content in weights] != record["weights_sha256"]:
+            raise OSError(f"the weights under {layout.fit_folder(record['fit_key'])} are not those that were fitted")
+        version = registry.register(client, run_id, study.registered_model, contract, weights)
     except BaseException:
         tracking.finish_run(client, run_id, succeeded=False)
         raise
     tracking.finish_run(client, run_id, succeeded=True)
-    registered = {"run_id": run_id, "experiment_id": experiment, "uri": version.uri, **asdict(version)}
-    store.write_json(layout.registration(record["fit_key"], settings.registry_uri), registered)
+    return _keep_registration(study, settings, store, record["fit_key"], version)
+
+
+def _keep_registration(
+    study: Study, settings: Settings, store: Store, fit_key: str, version: registry.RegisteredVersion
+) -> dict[str, Any]:
+    registered = {"uri": version.uri, **asdict(version)}
+    store.write_json(registration_key(study, settings, fit_key), registered)
     return registered
+
+
+def registration_key(study: Study, settings: Settings, fit_key: str) -> str:
+    """Where it is kept under which version a fit stands, for one name in one registry."""
+    # An embedded database is another one on another machine, whatever its path.
+    host = platform.node() if settings.registry_uri.startswith("sqlite:") else ""
+    return layout.registration(fit_key, study.registered_model, settings.tracking_uri, settings.registry_uri, host)
 
 
 def _log_fit(
@@ -227,7 +249,7 @@ def _log_fit(
     tracking.log_parameters(client, run_id, {"environment": tracking.environment()})
     tracking.log_text(client, run_id, json.dumps(record, indent=1), "fit.json")
     for seed in study.seeds:
-        curves = pd.read_csv(store.local_path(member_key(record["fit_key"], seed, "curves.csv")))
+        curves = pd.read_csv(io.BytesIO(store.read(member_key(record["fit_key"], seed, "curves.csv"))))
         tracking.log_curves(client, run_id, f"seed-{seed}", curves)
         report = record["members"][str(seed)]
         tracking.log_metrics(client, run_id, {f"seed-{seed}/best_val_mae_years": report["val_mae_years"]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -18,12 +19,18 @@ from tasks.science.statistics.bootstrap import metric_table
 from tasks.science.statistics.comparison import paired_mae_difference
 from tasks.steps.progress import CohortState, predictions_key, validation_key
 
+AGE_BAND = "age_band"
 VOLUME_FIGURES = ("brain_volume_ml", "brain_fraction")
 
 
 @task(task_run_name="score", cache_policy=NO_CACHE)
 def score_cohorts(
-    settings: Settings, store: Store, fit_key: str, registered: dict[str, Any], states: list[CohortState]
+    settings: Settings,
+    store: Store,
+    fit_key: str,
+    registered: dict[str, Any],
+    states: list[CohortState],
+    on_start: Callable[[int], Callable[[], None]],
 ) -> None:
     """Predict every prepared scan of the given cohorts by the model that is in the registry, and keep the table."""
     missing = [state for state in states if not store.exists(layout.predictions(predictions_key(fit_key, state)))]
@@ -31,12 +38,17 @@ def score_cohorts(
         return
     tracking.connect(settings)
     model = registry.load(registered["uri"])
+    advance = on_start(sum(len(state.prepared) for state in missing))
     for state in missing:
         scans = state.prepared
         keys = [layout.prepared_volume(state.recipe_key, str(sha)) for sha in scans["sha256"]]
         paths = [str(store.local_path(key)) for key in keys]
         inputs = pd.DataFrame({"prepared": paths, "age_years": scans["age_years"].astype(float).to_numpy()})
-        outputs = registry.predict(model, inputs).reset_index(drop=True)
+        outputs = registry.predict(model, inputs, advance)
+        unreadable = outputs[outputs["status"] == "unreadable"]
+        if len(unreadable):
+            # A fault of storage must not be kept as if it were a property of the scan.
+            raise OSError(f"{len(unreadable)} prepared scans could not be read: {unreadable['reason'].iloc[0]}")
         table = pd.concat([scans[["scan_id"]].reset_index(drop=True), outputs], axis=1)
         store.write_table(layout.predictions(predictions_key(fit_key, state)), table)
 
@@ -44,7 +56,8 @@ def score_cohorts(
 def predictions_of(store: Store, fit_key: str, state: CohortState) -> pd.DataFrame:
     """A cohort's predictions beside everything that is known of each scan's subject."""
     table = store.read_table(layout.predictions(predictions_key(fit_key, state)))
-    clinical = state.prepared.drop(columns=[c for c in table.columns if c != "scan_id" and c in state.prepared])
+    taken = {name: f"{name}_reported" for name in [*table.columns, "role"] if name != "scan_id"}
+    clinical = state.prepared.rename(columns={name: new for name, new in taken.items() if name in state.prepared})
     return clinical.assign(role=state.spec.role).merge(table, on="scan_id", validate="one_to_one")
 
 
@@ -57,7 +70,8 @@ def joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
     mixed = [name for name, found in kinds.items() if len(found) > 1]
     text = [table.assign(**{name: table[name].astype("str") for name in mixed if name in table}) for table in tables]
     # An all-missing column carries no type; leaving it out keeps the others' types as they are.
-    return pd.concat([table.dropna(axis="columns", how="all") for table in text], ignore_index=True)
+    stacked = pd.concat([table.dropna(axis="columns", how="all") for table in text], ignore_index=True)
+    return stacked.reindex(columns=list(dict.fromkeys(name for table in tables for name in table.columns)))
 
 
 def volume_figures(store: Store, recipe_key: str, scans: pd.DataFrame) -> pd.DataFrame:
@@ -105,8 +119,9 @@ def validate_model(study: Study, store: Store, fit_key: str, states: list[Cohort
 
 
 def _metrics(study: Study, scored: pd.DataFrame) -> pd.DataFrame:
-    groups = [name for name in study.validation.groups if name in scored and scored[name].nunique(dropna=True) > 1]
-    columns = ["participant_id", "age_years", "predicted_age_years", *groups]
+    several = [name for name in study.validation.groups if name in scored and scored[name].nunique(dropna=True) > 1]
+    groups = [name for name in study.validation.groups if name in several or name == AGE_BAND]
+    columns = ["participant_id", "age_years", "predicted_age_years", *several]
     return metric_table(scored[columns], tuple(groups), study.validation.resamples, study.validation.seed)
 
 

@@ -36,7 +36,7 @@ def test_unknown_keys_are_answered_with_the_nearest(typo: dict[str, object], hin
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"name": "../up"}, "not made of letters"),
+        ({"name": "../up"}, "must be made of letters"),
         ({"splits": {"train": 0.5, "validation": 0.2, "calibration": 0.2}}, "add up to 0.9"),
         ({"cohorts": [{"name": "a", "role": "external", "root": "a"}], "associations": []}, 'role = "train"'),
         ({"associations": [{"name": "x", "formula": "brain_pad_years ~ age_years", "cohorts": ["nobody"]}]}, "nobody"),

@@ -16,6 +16,8 @@ from .problems import examples
 from .tsv import as_number
 
 SELECTION_STAGE = "selection"
+# A scan that another of the same session stands for is no loss, so it has a stage of its own.
+SUPERSEDED = "superseded"
 NOT_MAGNITUDE = frozenset({"part-phase", "part-real", "part-imag"})
 RERUN_REMARK = "the last run is used, since a repeat is usually made because the first was bad"
 VARIANT_REMARK = "one image per session, the plainest name first; to use this one, select its `entities`"
@@ -63,7 +65,7 @@ def select_scans(
     excluded = rows.loc[asked & ~usable, ["scan_id", "participant_id", "sha256"]]
     return Selection(
         scans=rows[asked & usable].reset_index(drop=True),
-        excluded=excluded.assign(stage=SELECTION_STAGE, reason=reasons[asked & ~usable])
+        excluded=excluded.assign(stage=_stages(reasons[asked & ~usable]), reason=reasons[asked & ~usable])
         .astype("str")
         .reset_index(drop=True),
         unused=rows.loc[~asked, ["scan_id"]].assign(reason=unused[~asked]).astype("str").reset_index(drop=True),
@@ -90,6 +92,11 @@ def _why_unused(
         outside = _reasons(rows, ~rows[column].isin(values), f"not selected: {column} is " + shown)
         why = why.where(why != "", outside)
     return why
+
+
+def _stages(reasons: pd.Series) -> pd.Series:
+    superseded = reasons.str.startswith("superseded by ")
+    return pd.Series(np.where(superseded, SUPERSEDED, SELECTION_STAGE), reasons.index, dtype="str")
 
 
 def _reasons(rows: pd.DataFrame, applies: pd.Series, reason: pd.Series | str) -> pd.Series:
