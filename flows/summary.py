@@ -137,7 +137,7 @@ def make_phantom(
     """Write a phantom cohort, with a progress bar."""
     from tasks.science.imaging.phantom import PhantomSpec, write_phantom
 
-    spec = PhantomSpec(subjects=subjects, sites=sites, seed=seed, patients=patients, sessions=sessions, variant=variant)
+    spec = PhantomSpec(subjects, sites, seed, patients, sessions, variant, age_range_years)
     workers = load_settings().workers
     with progress_bars() as progress:
         bar = progress.add_task(f"phantom {folder.name}", total=subjects * sessions)
