@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -52,3 +53,13 @@ def test_status_before_any_run_says_what_to_run(study_file: Path, tmp_path: Path
 
 def test_wrong_usage_has_a_code_of_its_own() -> None:
     assert runner.invoke(app, ["phantom", "out", "--patients", "2"]).exit_code == 2
+
+
+def test_a_phantom_has_the_people_that_were_asked_for(tmp_path: Path) -> None:
+    arguments = ["--subjects", "3", "--sites", "1", "--ages", "30", "40", "--patients", "0", "--workers", "1"]
+    result = runner.invoke(app, ["phantom", str(tmp_path / "out"), *arguments])
+    assert result.exit_code == 0, result.output
+    people = pd.read_csv(tmp_path / "out" / "participants.tsv", sep="\t", keep_default_na=False)
+    assert len(people) == 3
+    assert people["age"].between(30, 40).all()
+    assert set(people["diagnosis"]) == {"HC"}
