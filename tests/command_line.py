@@ -7,12 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+TIMEOUT_S = 500
+
 
 class CommandLine:
-    """`padflow` in processes of its own, as a user runs it, in one home folder."""
+    """Commands in one home folder; what they print goes to files, since a full pipe would stop them."""
 
     def __init__(self, home: Path, data: str, **environment: str) -> None:
         keep = {name: value for name, value in os.environ.items() if not name.startswith(("PADFLOW_", "PREFECT_"))}
+        self.home = home
+        # Prefect makes its own folder but not the one above it.
+        (home / "prefect").mkdir(parents=True, exist_ok=True)
         self.environment = {
             **keep,
             "PADFLOW_HOME": str(home),
@@ -22,23 +27,30 @@ class CommandLine:
             "COLUMNS": "160",
             **environment,
         }
-        self.home = home
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a command in a process group of its own and go on."""
         command = [sys.executable, "-m", "flows.cli", *arguments]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(
-            command, env=self.environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
-        )
+        with self._file("out").open("wb") as out, self._file("err").open("wb") as err:
+            return subprocess.Popen(command, env=self.environment, stdout=out, stderr=err, start_new_session=True)
 
-    def __call__(self, *arguments: str, code: int = 0) -> str:
-        """Run a command to its end, check its exit code, and give what it printed to standard output."""
-        process = self.start(*arguments)
+    def finish(self, process: subprocess.Popen[bytes], code: int = 0) -> str:
+        """Wait for a started command, check its exit code, and give what it printed to standard output."""
         try:
-            stdout, stderr = process.communicate(timeout=500)
+            process.wait(timeout=TIMEOUT_S)
         finally:
             process.kill()
-        assert process.returncode == code, f"exit {process.returncode}\n{stdout[-3000:]}\n{stderr[-6000:]}"
-        self.stderr = stderr
-        return stdout
+        assert process.returncode == code, f"exit {process.returncode}\n{self.stderr[-6000:]}"
+        return self._file("out").read_text()
+
+    def __call__(self, *arguments: str, code: int = 0) -> str:
+        """Run a command to its end."""
+        return self.finish(self.start(*arguments), code)
+
+    @property
+    def stderr(self) -> str:
+        """What the last command printed beside its result."""
+        return self._file("err").read_text()
+
+    def _file(self, name: str) -> Path:
+        return self.home / f"last-command.{name}"
