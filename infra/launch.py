@@ -56,15 +56,18 @@ def run_training(job_file: Path, processes: int, on_epoch: Callable[[dict[str, A
         raise TrainingFailed(f"the training job ended with code {process.returncode}:\n" + "\n".join(tail))
 
 
-def training_processes(training: TrainingSpec) -> int:
-    """As many ranks as there are GPUs and the global batch can be dealt to evenly; else the study's CPU processes."""
+def training_processes(training: TrainingSpec, n_scans: int) -> int:
+    """How many ranks share the fit: one per GPU where there are some, else the study's number of CPU processes.
+
+    Fewer where the global batch cannot be dealt out evenly, or where a rank would get fewer than the two scans that
+    batch norm needs.
+    """
     import torch
 
-    devices = torch.cuda.device_count()
-    if not devices:
-        return training.processes
-    batch = training.batch_size
-    return max(ranks for ranks in range(1, devices + 1) if ranks == 1 or (batch % ranks == 0 and batch >= 2 * ranks))
+    wanted = torch.cuda.device_count() or training.processes
+    batch = min(training.batch_size, n_scans)
+    even = (n for n in range(wanted, 1, -1) if training.batch_size % n == 0 and batch >= 2 * n)
+    return next(even, 1)
 
 
 def _install_folder() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import nibabel
@@ -34,7 +33,10 @@ def spoil(cohort: Path) -> dict[str, str]:
             lines[number] = "\t".join(cells)
     table.write_text("\n".join(lines) + "\n")
     second = repeated.with_name(repeated.name.replace("_T1w", "_run-2_T1w"))
-    shutil.copy(scans[6], second)
+    image = nibabel.nifti1.load(repeated)
+    # A true repeat: the same head in other bytes.
+    again = np.asarray(image.dataobj, dtype=np.float32) * np.float32(1.01)
+    nibabel.nifti1.save(nibabel.nifti1.Nifti1Image(again, image.affine), second)
     repeated.rename(repeated.with_name(repeated.name.replace("_T1w", "_run-1_T1w")))
     return {
         subject_of(corrupt): "",

@@ -34,7 +34,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tasks.science.imaging.phantom import PhantomSpec, write_phantom
 
     root = tmp_path_factory.mktemp("phantoms")
-    write_phantom(PhantomSpec(subjects=14, sites=2, seed=1, patients=0.0, spacing_mm=3.0), root / "train")
+    write_phantom(PhantomSpec(subjects=16, sites=2, seed=1, patients=0.0, spacing_mm=3.0), root / "train")
     write_phantom(PhantomSpec(subjects=5, sites=2, seed=2, patients=0.0, spacing_mm=3.0), root / "external")
     spec = PhantomSpec(subjects=6, sites=1, seed=3, patients=0.5, sessions=2, spacing_mm=3.0)
     write_phantom(spec, root / "clinical")

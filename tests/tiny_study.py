@@ -35,9 +35,9 @@ epochs = 3
 batch_size = 4
 
 [splits]
-train = 0.5
-validation = 0.25
-calibration = 0.25
+train = 0.6
+validation = 0.2
+calibration = 0.2
 
 [validation]
 resamples = 200

@@ -108,9 +108,10 @@ def train_member(
         )
         for row in plan.rows.to_dict("records")
     )
+    processes = training_processes(study.training, sum(row.split == "train" for row in rows))
     job = TrainingJob(study.network, study.training, seed, rows, str(folder))
     replace_file(folder / "job.json", as_json(job).encode())
-    run_training(folder / "job.json", training_processes(study.training), on_epoch)
+    run_training(folder / "job.json", processes, on_epoch)
     for name in MEMBER_FILES:
         store.write(member_key(plan.key, seed, name), (folder / name).read_bytes())
 

@@ -46,12 +46,12 @@ def test_killed_flow_is_continued(study_file: Path, phantoms: Path, tmp_path: Pa
     os.killpg(flow.pid, signal.SIGKILL)
     flow.wait()
     before = finished_scans(store)
-    assert 4 <= len(before) // 2 < 31
+    assert 4 <= len(before) // 2 < 33
     result = json.loads(padflow("preprocess", str(study_file), "--json"))
     after = finished_scans(store)
     assert {name: after[name] for name in before} == before
-    assert result["prepared"] == 31 - len(before) // 2
-    assert counts(padflow, study_file) == [(14, 14, 0), (5, 5, 0), (12, 12, 0)]
+    assert result["prepared"] == 33 - len(before) // 2
+    assert counts(padflow, study_file) == [(16, 16, 0), (5, 5, 0), (12, 12, 0)]
 
 
 def test_killed_worker_loses_nothing(study_file: Path, phantoms: Path, tmp_path: Path) -> None:
@@ -66,5 +66,5 @@ def test_killed_worker_loses_nothing(study_file: Path, phantoms: Path, tmp_path:
     stdout = padflow.finish(flow)
     after = finished_scans(store)
     assert {name: after[name] for name in before} == before
-    assert json.loads(stdout) == {"prepared": 31, "excluded": 0}
-    assert counts(padflow, study_file) == [(14, 14, 0), (5, 5, 0), (12, 12, 0)]
+    assert json.loads(stdout) == {"prepared": 33, "excluded": 0}
+    assert counts(padflow, study_file) == [(16, 16, 0), (5, 5, 0), (12, 12, 0)]

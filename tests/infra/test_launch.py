@@ -10,15 +10,15 @@ import torch
 from infra.launch import TrainingFailed, run_training, training_processes
 from tasks.records import TrainingSpec
 
+CASES = [(0, 8, 99, 2), (1, 8, 99, 1), (2, 8, 99, 2), (3, 8, 99, 2), (8, 8, 99, 4), (4, 3, 99, 1), (0, 8, 3, 1)]
 
-@pytest.mark.parametrize(
-    ("devices", "batch", "ranks"), [(0, 8, 2), (1, 8, 1), (2, 8, 2), (3, 8, 2), (8, 8, 4), (4, 3, 1)]
-)
+
+@pytest.mark.parametrize(("devices", "batch", "scans", "ranks"), CASES)
 def test_ranks_deal_the_global_batch_evenly(
-    monkeypatch: pytest.MonkeyPatch, devices: int, batch: int, ranks: int
+    monkeypatch: pytest.MonkeyPatch, devices: int, batch: int, scans: int, ranks: int
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
-    assert training_processes(TrainingSpec(batch_size=batch, processes=2)) == ranks
+    assert training_processes(TrainingSpec(batch_size=batch, processes=2), scans) == ranks
 
 
 def test_a_failed_job_tells_the_end_of_its_output(tmp_path: Path) -> None:
