@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from flows.progress_bars import counter, progress_bars
 from flows.validate import fitted, scored_states
@@ -24,9 +25,9 @@ from tasks.steps.report import local_report
 
 # Where output goes to a file, tables keep the width that they need.
 NARROWEST = 120
-out = Console()
+out = Console(markup=False, highlight=False)
 if not out.is_terminal:
-    out = Console(width=max(out.width, NARROWEST))
+    out = Console(markup=False, highlight=False, width=max(out.width, NARROWEST))
 COUNTS = ("indexed", "unused", "prepared", "excluded", "missing")
 
 
@@ -70,7 +71,7 @@ def print_status(workspace: Workspace, as_json: bool) -> tuple[float, int]:
     if excluded:
         table = Table("cohort", "scan", "stage", "reason", title="Excluded scans", title_justify="left")
         for cohort, item in excluded:
-            table.add_row(cohort, item.scan_id, item.stage, item.reason)
+            _add(table, cohort, item.scan_id, item.stage, item.reason)
         out.print(table)
     missing = [(state.spec.name, scan.scan_id) for state in states for scan in state.missing]
     if missing:
@@ -98,8 +99,8 @@ def index_root(root: str, cohort: str | None, rehash: bool, as_json: bool) -> No
     subjects = tables.manifest["participant_id"].nunique()
     out.print(f"{name}: {len(tables.manifest)} scans ({by_modality or 'none'}) of {subjects} subjects")
     for row in tables.problems.to_dict("records"):
-        out.print(f"  {row['kind']}: {row['path']}: {row['message']}", style="yellow", markup=False, highlight=False)
-    out.print(f"manifest  {manifest}\nclinical  {clinical}", soft_wrap=True, highlight=False)
+        out.print(f"  {row['kind']}: {row['path']}: {row['message']}", style="yellow")
+    out.print(f"manifest  {manifest}\nclinical  {clinical}", soft_wrap=True)
 
 
 def print_predictions(table: pd.DataFrame, destination: Path | None, as_json: bool) -> None:
@@ -119,7 +120,7 @@ def print_predictions(table: pd.DataFrame, destination: Path | None, as_json: bo
     shown = Table("image", "brain age", "spread", "brain-PAD", "status", "reason")
     for row in table.to_dict("records"):
         figures = [_years(row[name]) for name in ("predicted_age_years", "ensemble_spread_years", "brain_pad_years")]
-        shown.add_row(str(row["image"]), *figures, str(row["status"]), str(row["reason"]))
+        _add(shown, str(row["image"]), *figures, str(row["status"]), str(row["reason"]))
     out.print(shown)
 
 
@@ -152,7 +153,7 @@ def make_phantom(
 def _flow_table(states: list[CohortState]) -> Table:
     table = Table("cohort", "role", *COUNTS, title="Scans", title_justify="left")
     for state in states:
-        table.add_row(state.spec.name, state.spec.role, *(str(state.counts[name]) for name in COUNTS))
+        _add(table, state.spec.name, state.spec.role, *(str(state.counts[name]) for name in COUNTS))
     return table
 
 
@@ -167,7 +168,7 @@ def _metrics_table(metrics: pd.DataFrame) -> Table:
         cells = [
             _estimate(by_metric.loc[name]) if name in by_metric.index else "" for name in ("mae", "r2", "pearson_r")
         ]
-        table.add_row(str(cohort), str(predictor), str(correction), str(rows["n_subjects"].iloc[0]), *cells)
+        _add(table, str(cohort), str(predictor), str(correction), str(rows["n_subjects"].iloc[0]), *cells)
     return table
 
 
@@ -178,7 +179,7 @@ def _association_table(associations: pd.DataFrame) -> Table:
         if not row.get("of_interest"):
             continue
         cells = [f"{row[name]:.3g}" if pd.notna(row[name]) else "–" for name in ("p_value", "q_value")]
-        table.add_row(str(row["model"]), str(row["term"]), _estimate(row), *cells, str(row["n_used"]))
+        _add(table, str(row["model"]), str(row["term"]), _estimate(row), *cells, str(row["n_used"]))
     return table
 
 
@@ -195,7 +196,12 @@ def _print_places(workspace: Workspace, registered: dict[str, Any], report: Path
         f"        open it: {serve if embedded else tracking}",
         f"store   {workspace.store.url}",
     ]
-    out.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
+    out.print("\n".join(lines), soft_wrap=True)
+
+
+def _add(table: Table, *cells: str) -> None:
+    # As plain text: a term like group[depr] would be taken for markup and lose its level.
+    table.add_row(*(Text(cell) for cell in cells))
 
 
 def _cohort(state: CohortState) -> dict[str, Any]:

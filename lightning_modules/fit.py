@@ -91,8 +91,7 @@ def check_job(job: TrainingJob, ranks: Ranks) -> None:
         ValueError: Wrong number of processes, an empty split, a repeated scan, an age outside the bins, or volumes of
             different shapes.
     """
-    # On GPUs the machine says how many ranks there are, one per GPU.
-    if job.training.processes != ranks.world_size and not torch.cuda.is_available():
+    if job.training.processes != ranks.world_size:
         raise ValueError(
             f"the job asks for {job.training.processes} processes, {ranks.world_size} run; start it by `python -m "
             f"torch.distributed.run --standalone --nproc-per-node {job.training.processes} -m lightning_modules JOB`."

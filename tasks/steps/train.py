@@ -8,7 +8,7 @@ import json
 import math
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -108,8 +108,10 @@ def train_member(
         )
         for row in plan.rows.to_dict("records")
     )
-    processes = training_processes(study.training, sum(row.split == "train" for row in rows))
-    job = TrainingJob(study.network, study.training, seed, rows, str(folder))
+    n_train, n_validation = (sum(row.split == part for row in rows) for part in ("train", "validation"))
+    # Every rank validates a part, so there are no more of them than validation scans.
+    processes = training_processes(study.training, min(n_train, 2 * n_validation))
+    job = TrainingJob(study.network, replace(study.training, processes=processes), seed, rows, str(folder))
     replace_file(folder / "job.json", as_json(job).encode())
     run_training(folder / "job.json", processes, on_epoch)
     for name in MEMBER_FILES:
@@ -172,7 +174,8 @@ def record_fit(study: Study, store: Store, plan: TrainingPlan) -> dict[str, Any]
         "weights_sha256": [hashlib.sha256(content).hexdigest() for content in weights],
         "age_bias": asdict(bias) if bias else None,
         "why_no_age_bias": why_no_bias,
-        "age_range_years": [math.floor(trained["age_years"].min()), math.ceil(trained["age_years"].max())],
+        # Of every part: training learns from one, model choice and bias correction from the others.
+        "age_range_years": [math.floor(plan.rows["age_years"].min()), math.ceil(plan.rows["age_years"].max())],
         "mean_training_age_years": float(trained["age_years"].mean()),
         "scans_by_split": plan.rows["split"].value_counts().to_dict(),
         "subjects_by_split": plan.rows.groupby("split")["participant_id"].nunique().to_dict(),
