@@ -120,10 +120,11 @@ def register(
 
 def _set_aliases(client: MlflowClient, name: str, version: str) -> tuple[str, ...]:
     client.set_registered_model_alias(name, "challenger", version)
-    if "champion" in client.get_registered_model(name).aliases:
-        return ("challenger",)
-    client.set_registered_model_alias(name, "champion", version)
-    return ("challenger", "champion")
+    held = client.get_registered_model(name).aliases.get("champion")
+    champion = None if held is None else str(held)
+    if champion is None:
+        client.set_registered_model_alias(name, "champion", version)
+    return ("challenger", "champion") if champion in (None, version) else ("challenger",)
 
 
 def registered_before(client: MlflowClient, name: str, fit_key: str) -> RegisteredVersion | None:
