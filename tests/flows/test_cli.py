@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -16,11 +18,15 @@ runner = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"})
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    # Commands put their flags into the environment; monkeypatch takes them out again.
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    # Commands put their flags into the environment; monkeypatch takes them out again. None of these tests may start a
+    # flow: Prefect's embedded server would live on in this process, and in every process that is forked from it.
+    handler = signal.getsignal(signal.SIGTERM)
     for name in ("PADFLOW_HOME", "PADFLOW_STORE", "PADFLOW_DATA", "PADFLOW_WORKERS"):
         monkeypatch.setenv(name, "")
     monkeypatch.setenv("PADFLOW_HOME", str(tmp_path / "home"))
+    yield
+    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -40,7 +46,7 @@ def test_a_typo_in_a_study_is_answered(tmp_path: Path) -> None:
 
 
 def test_an_absent_data_root_is_answered(tmp_path: Path, study_file: Path) -> None:
-    result = runner.invoke(app, ["preprocess", str(study_file), "--data", str(tmp_path / "nowhere")])
+    result = runner.invoke(app, ["run", str(study_file), "--data", str(tmp_path / "nowhere")])
     assert result.exit_code == 1
     assert "found no files" in result.stderr
 
