@@ -36,5 +36,5 @@ lock: $(STAMP) ## Resolve pyproject.toml into requirements.lock, for every suppo
 	$(BIN)/python -m infra.lock write
 	$(BIN)/python -m infra.lock check
 
-clean: ## Remove the virtual environment and the demo
-	rm -rf $(VENV) demo
+clean: ## Remove the virtual environment, the demo and the benchmark's cohorts
+	rm -rf $(VENV) demo bench
