@@ -29,8 +29,8 @@ check: $(STAMP) ## Format, lint, types and import contracts, in under a minute
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-bench: $(STAMP) ## Measure the demo at three seeds and with shuffled ages (about half an hour on 2 cores)
-	$(BIN)/python -m tests.benchmarks.planted_effects
+bench: $(STAMP) ## Measure speed, scale and the demo's planted effects; BENCH="fanout rerun" runs those alone
+	$(BIN)/python -m tests.benchmarks $(BENCH)
 
 lock: $(STAMP) ## Resolve pyproject.toml into requirements.lock, for every supported Python
 	$(BIN)/python -m infra.lock write
