@@ -47,6 +47,7 @@ class BrainAgeModel(PythonModel):
         self._records = importlib.import_module(f"{package}.records")
         self._recipe_module = importlib.import_module(f"{package}.science.imaging.recipe")
         self._grid = importlib.import_module(f"{package}.science.imaging.grid")
+        self._template = importlib.import_module(f"{package}.science.imaging.template")
         self._age_bias = importlib.import_module(f"{package}.science.statistics.age_bias")
         self._networks = importlib.import_module(f"{package}.networks.build")
         self._recipe = self._records.Recipe(**_tuples(self.contract["recipe"]))
@@ -98,7 +99,7 @@ class BrainAgeModel(PythonModel):
         prepared, image = row.get("prepared"), row.get("image")
         if isinstance(prepared, str) and prepared:
             volume = np.load(io.BytesIO(Path(prepared).read_bytes()), allow_pickle=False)
-            shape, _ = self._grid.study_grid(self._recipe)
+            shape, _ = self._grid.study_grid(self._recipe, self._template.mni())
             if volume.shape != tuple(shape):
                 raise ValueError(f"prepared volume has shape {volume.shape}, the model expects {tuple(shape)}")
             return np.asarray(volume, dtype=np.float32)

@@ -21,6 +21,7 @@ from infra.study import Study
 from tasks.records import digest
 from tasks.science.imaging.grid import study_grid
 from tasks.science.imaging.montage import montage_png
+from tasks.science.imaging.template import mni
 from tasks.science.report.cautions import find_cautions
 from tasks.science.report.contents import ReportContents
 from tasks.science.report.page import render_report
@@ -149,7 +150,7 @@ def _examples(study: Study, store: Store, states: list[CohortState]) -> tuple[tu
     if scans.empty:
         return ()
     chosen = scans.iloc[np.unique(np.linspace(0, len(scans) - 1, EXAMPLES).round().astype(int))]
-    _, affine = study_grid(study.recipe)
+    _, affine = study_grid(study.recipe, mni())
     pictures = []
     for row in chosen.to_dict("records"):
         path = store.local_path(layout.prepared_volume(states[0].recipe_key, str(row["sha256"])))

@@ -11,8 +11,8 @@ from ...records import ScanRejected
 from ..arrays import Affine, Mask, Volume
 from .orientation import apply_affine
 from .resampling import resample
-from .template import mni_brain_mask, mni_template
-from .template_points import CENTRE_MM, distance_from_brain_mm
+from .template import Template
+from .template_points import distance_from_brain_mm
 
 MaskKind = Literal["provided", "template"]
 
@@ -25,7 +25,7 @@ CLOSING_MM = 4.0
 MAX_PROVIDED_EXCESS = 1.6
 
 
-def shell_tissue_fraction(volume: Volume, affine: Affine, to_mni: Affine) -> float:
+def shell_tissue_fraction(volume: Volume, affine: Affine, template: Template, to_mni: Affine) -> float:
     """Measure how much tissue lies where the scalp should be.
 
     A background of zeros proves nothing, since defaced and denoised heads have it too; scalp over the crown does. The
@@ -34,36 +34,37 @@ def shell_tissue_fraction(volume: Volume, affine: Affine, to_mni: Affine) -> flo
     Args:
         volume: The scan or a working copy, shape (i, j, k).
         affine: Voxel indices to the scan's RAS+ mm.
-        to_mni: The scan's RAS+ mm to MNI RAS+ mm.
+        template: Which one the scan was registered to.
+        to_mni: The scan's RAS+ mm to the template's.
 
     Returns:
         Part of the shell above the brain, inside the field of view, that is as bright as tissue; 0 to 1.
     """
-    mni_affine = mni_template()[1]
     every = (slice(None, None, SHELL_STEP_VOXELS),) * 3
-    distance = distance_from_brain_mm()[every]
+    distance = distance_from_brain_mm(template)[every]
     shell = np.argwhere((distance > SHELL_FROM_MM) & (distance <= SHELL_TO_MM)) * SHELL_STEP_VOXELS
-    shell_mm = apply_affine(mni_affine, shell)
-    shell_mm = shell_mm[shell_mm[:, 2] > CENTRE_MM[2] + 10.0]
-    brain_mm = apply_affine(mni_affine, np.argwhere(mni_brain_mask()[every]) * SHELL_STEP_VOXELS)
+    shell_mm = apply_affine(template.affine, shell)
+    shell_mm = shell_mm[shell_mm[:, 2] > template.centre_mm[2] + 10.0]
+    brain_mm = apply_affine(template.affine, np.argwhere(template.brain[every]) * SHELL_STEP_VOXELS)
     shell_values, brain_values = (_nearest(volume, affine, to_mni, points) for points in (shell_mm, brain_mm))
     if shell_values.size == 0 or brain_values.size == 0:
         return 0.0
     return float((shell_values > TISSUE_LEVEL * np.median(brain_values)).mean())
 
 
-def is_stripped(volume: Volume, affine: Affine, to_mni: Affine) -> bool:
+def is_stripped(volume: Volume, affine: Affine, template: Template, to_mni: Affine) -> bool:
     """Tell a skull-stripped scan from a raw head.
 
     Args:
         volume: The scan or a working copy, shape (i, j, k).
         affine: Voxel indices to the scan's RAS+ mm.
-        to_mni: The scan's RAS+ mm to MNI RAS+ mm.
+        template: Which one the scan was registered to.
+        to_mni: The scan's RAS+ mm to the template's.
 
     Returns:
         True if there is no scalp above the brain.
     """
-    return shell_tissue_fraction(volume, affine, to_mni) < STRIPPED_SHELL_FRACTION
+    return shell_tissue_fraction(volume, affine, template, to_mni) < STRIPPED_SHELL_FRACTION
 
 
 def provided_mask(volume: Volume, resolution_mm: float, template_mask: Mask) -> Mask:
@@ -101,19 +102,20 @@ def provided_mask(volume: Volume, resolution_mm: float, template_mask: Mask) -> 
     return mask
 
 
-def mask_in_scan(shape: tuple[int, int, int], affine: Affine, to_mni: Affine) -> Mask:
+def mask_in_scan(shape: tuple[int, int, int], affine: Affine, template: Template, to_mni: Affine) -> Mask:
     """Bring the template's brain mask to a scan or a working copy of it.
 
     Args:
         shape: Of the scan's grid.
         affine: Voxel indices to the scan's RAS+ mm.
-        to_mni: The scan's RAS+ mm to MNI RAS+ mm.
+        template: Which one the scan was registered to.
+        to_mni: The scan's RAS+ mm to the template's.
 
     Returns:
         True inside the brain, of the given shape.
     """
-    mask = mni_brain_mask().astype(np.float32)
-    return resample(mask, mni_template()[1], shape, to_mni @ affine, 0.0) > 0.5
+    mask = template.brain.astype(np.float32)
+    return resample(mask, template.affine, shape, to_mni @ affine, 0.0) > 0.5
 
 
 def _closed(mask: Mask, resolution_mm: float) -> Mask:

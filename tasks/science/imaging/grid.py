@@ -1,4 +1,4 @@
-"""The study's grid: the box in MNI space, and the voxels in it, that every prepared scan shares."""
+"""The study's grid: the box in template space, and the voxels in it, that every prepared scan shares."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from ...records import Recipe
 from ..arrays import Affine, Mask, Volume
 from .orientation import spacing_mm
 from .resampling import resample
-from .template import brain_box_mm, mni_brain_mask, mni_template, mni_tissues
+from .template import Template
 
 Shape = tuple[int, int, int]
 
 
-def study_grid(recipe: Recipe) -> tuple[Shape, Affine]:
+def study_grid(recipe: Recipe, template: Template) -> tuple[Shape, Affine]:
     """Lay the recipe's box around the average brain.
 
     The box is centred on the template brain's own box, since centring it at the MNI origin (the anterior commissure)
@@ -21,9 +21,10 @@ def study_grid(recipe: Recipe) -> tuple[Shape, Affine]:
 
     Args:
         recipe: Gives resolution and field of view.
+        template: Whose brain is in the middle.
 
     Returns:
-        Shape (i, j, k) and affine from voxel indices to MNI RAS+ mm, shape (4, 4), float64.
+        Shape (i, j, k) and affine from voxel indices to the template's RAS+ mm, shape (4, 4), float64.
 
     Raises:
         ValueError: The resolution is not sensible, or the brain does not fit the box.
@@ -31,7 +32,7 @@ def study_grid(recipe: Recipe) -> tuple[Shape, Affine]:
     resolution_mm = float(recipe.resolution_mm)
     if not 0.5 <= resolution_mm <= 16.0:
         raise ValueError(f"resolution_mm is {resolution_mm}; expected 0.5 to 16: change it in the study's recipe")
-    low, high = brain_box_mm()
+    low, high = template.box_mm
     sizes = [round(extent_mm / resolution_mm) for extent_mm in recipe.field_of_view_mm]
     needed = (high - low).tolist()
     if any(size * resolution_mm < extent_mm for size, extent_mm in zip(sizes, needed, strict=True)):
@@ -45,18 +46,21 @@ def study_grid(recipe: Recipe) -> tuple[Shape, Affine]:
     return shape, affine
 
 
-def template_on_grid(shape: Shape, affine: Affine) -> tuple[Volume, Volume, Volume, Mask]:
+def template_on_grid(template: Template, shape: Shape, affine: Affine) -> tuple[Volume, Volume, Volume, Mask]:
     """Sample the template on the study's grid, for masks and for judging a registration.
 
     Args:
+        template: Which one.
         shape: Of the grid.
-        affine: Voxel indices to MNI RAS+ mm.
+        affine: Voxel indices to the template's RAS+ mm.
 
     Returns:
         T1w, grey and white matter, float32, and the brain mask, bool, each of the given shape.
     """
-    source = mni_template()[1]
     resolution_mm = float(spacing_mm(affine).max())
-    maps = [resample(volume, source, shape, affine, resolution_mm) for volume in (mni_template()[0], *mni_tissues())]
-    brain = resample(mni_brain_mask().astype(np.float32), source, shape, affine, resolution_mm) > 0.5
+    maps = [
+        resample(layer, template.affine, shape, affine, resolution_mm)
+        for layer in (template.t1, template.grey, template.white)
+    ]
+    brain = resample(template.brain.astype(np.float32), template.affine, shape, affine, resolution_mm) > 0.5
     return maps[0], maps[1], maps[2], brain

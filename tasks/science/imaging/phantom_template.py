@@ -13,7 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from .template import mni_brain_mask, mni_template, mni_tissues
+from .template import mni
 
 # How far behind the pial surface a voxel counts, by tissue probability: sulci that the average has blurred (probability
 # below one but above a half) open later in life than those that are plain to see.
@@ -116,12 +116,12 @@ MARGIN_MM = 8
 
 def _template_half() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Brain mask, tissue probability and white matter of the right half, cropped to the brain's box, 1 mm."""
-    affine = mni_template()[1]
+    affine = mni().affine
     box = ((-MARGIN_MM, BRAIN_BOX_MM[0][1]), *BRAIN_BOX_MM[1:])
     start = [round(lo - affine[axis, 3]) for axis, (lo, _) in enumerate(box)]
     cut = tuple(slice(s, s + hi - lo + 1) for s, (lo, hi) in zip(start, box, strict=True))
-    grey, white = (volume[cut] for volume in mni_tissues())
-    return mni_brain_mask()[cut], grey + white, white
+    grey, white = (volume[cut] for volume in (mni().grey, mni().white))
+    return mni().brain[cut], grey + white, white
 
 
 def _mirror(half: np.ndarray, margin: int) -> np.ndarray:

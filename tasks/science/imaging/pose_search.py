@@ -8,7 +8,7 @@ Reference: Padfield 2012, doi:10.1109/TIP.2011.2181402 (masked correlation in th
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 from scipy import fft
@@ -17,40 +17,42 @@ from scipy.spatial.transform import Rotation
 from ..arrays import Affine, Volume
 from .orientation import apply_affine, spacing_mm
 from .resampling import block_mean, low_pass, resample
-from .template import mni_brain_mask, mni_template
-from .template_points import CENTRE_MM, brain_and_rim
+from .template import Template
+from .template_points import brain_and_rim
 
 CELL_MM = 10.0
 CELLS = 48
 TEMPLATE_CELLS = 24
 MAX_CELLS = 30  # Beside a brain of 18 cells nothing wraps around; of a longer scan the top is kept.
 PITCHES_DEGREES = (-24.0, -8.0, 8.0, 24.0)
-SCALES = (0.75, 0.92)
+SCALES = (0.81, 0.993)  # Of a usual brain: a newborn beside an adult template, and everybody else.
 CLASSES = 4  # The rim, then thirds of the brain's intensities.
 MIN_OVERLAP = 0.6
 STARTS = 3
 
 
-def search_poses(volume: Volume, affine: Affine) -> list[Affine]:
+def search_poses(volume: Volume, affine: Affine, template: Template) -> list[Affine]:
     """Rank poses of the template in a scan.
 
     Args:
         volume: A working copy of the scan, shape (i, j, k).
         affine: Voxel indices to RAS+ mm.
+        template: Which one to look for.
 
     Returns:
-        Up to three transforms from MNI RAS+ mm to the scan's, best first; none if no brain fits the field of view.
+        Up to three transforms from the template's RAS+ mm to the scan's, best first; none if no brain fits the field of
+        view.
     """
     cells, cells_affine = _cells(volume, affine)
     seen = resample(np.ones(volume.shape, np.float32), affine, cells.shape, cells_affine, 0.0)
     spectra = [fft.rfftn(layer, (CELLS,) * 3) for layer in (seen, cells * seen, cells**2 * seen)]
     ranked: list[tuple[float, tuple[float, float], tuple[int, int, int]]] = []
-    for pose in _poses():
-        score, place = _best_place(spectra, _class_spectra(pose))
+    for pose in _poses(template):
+        score, place = _best_place(spectra, _class_spectra(template, pose))
         if np.isfinite(score):
             ranked.append((score, pose, place))
     ranked.sort(key=lambda entry: entry[0])
-    return [_as_transform(pose, place, cells_affine) for _, pose, place in ranked[:STARTS]]
+    return [_as_transform(template, pose, place, cells_affine) for _, pose, place in ranked[:STARTS]]
 
 
 def _cells(volume: Volume, affine: Affine) -> tuple[Volume, Affine]:
@@ -68,22 +70,22 @@ def _cells(volume: Volume, affine: Affine) -> tuple[Volume, Affine]:
     return cells / np.float32(max(float(np.abs(cells).max()), 1e-20)), cells_affine
 
 
-def _poses() -> list[tuple[float, float]]:
-    return [(pitch, scale) for scale in SCALES for pitch in PITCHES_DEGREES]
+def _poses(template: Template) -> list[tuple[float, float]]:
+    return [(pitch, scale / template.usual_scale) for scale in SCALES for pitch in PITCHES_DEGREES]
 
 
-@cache
-def _small_template() -> tuple[tuple[Volume, ...], Affine]:
+@lru_cache(maxsize=4)
+def _small_template(template: Template) -> tuple[tuple[Volume, ...], Affine]:
     """Template, brain and region at half a cell, about the brain's centre: small, since each pose turns them anew."""
-    layers = (mni_template()[0], mni_brain_mask(), brain_and_rim())
-    small = [block_mean(layer.astype(np.float32), mni_template()[1], CELL_MM / 2) for layer in layers]
+    layers = (template.t1, template.brain, brain_and_rim(template))
+    small = [block_mean(layer.astype(np.float32), template.affine, CELL_MM / 2) for layer in layers]
     centred = small[0][1].copy()
-    centred[:3, 3] -= CENTRE_MM
+    centred[:3, 3] -= template.centre_mm
     return tuple(layer for layer, _ in small), centred
 
 
-@cache
-def _class_spectra(pose: tuple[float, float]) -> np.ndarray:
+@lru_cache(maxsize=32)
+def _class_spectra(template: Template, pose: tuple[float, float]) -> np.ndarray:
     """Conjugate spectra of the class indicators of the template, turned and scaled; the last is of all classes."""
     pitch, scale = pose
     turned = np.eye(4)
@@ -91,10 +93,10 @@ def _class_spectra(pose: tuple[float, float]) -> np.ndarray:
     cells = np.diag([CELL_MM, CELL_MM, CELL_MM, 1.0])
     cells[:3, 3] = -(TEMPLATE_CELLS - 1) / 2 * CELL_MM
     shape = (TEMPLATE_CELLS, TEMPLATE_CELLS, TEMPLATE_CELLS)
-    small, centred = _small_template()
-    template, brain, region = (resample(layer, turned @ centred, shape, cells, CELL_MM) for layer in small)
-    edges = np.quantile(template[brain > 0.5], [1 / 3, 2 / 3])
-    classes = np.where(brain > 0.5, 1 + np.searchsorted(edges, template), 0)
+    small, centred = _small_template(template)
+    t1, brain, region = (resample(layer, turned @ centred, shape, cells, CELL_MM) for layer in small)
+    edges = np.quantile(t1[brain > 0.5], [1 / 3, 2 / 3])
+    classes = np.where(brain > 0.5, 1 + np.searchsorted(edges, t1), 0)
     inside = region > 0.5
     layers = [*(inside & (classes == which) for which in range(CLASSES)), inside]
     return np.stack([np.conj(fft.rfftn(layer.astype(np.float32), (CELLS,) * 3)) for layer in layers])
@@ -119,12 +121,14 @@ def _best_place(spectra: list[np.ndarray], classes: np.ndarray) -> tuple[float, 
     return float(score[place]), (int(place[0]), int(place[1]), int(place[2]))
 
 
-def _as_transform(pose: tuple[float, float], place: tuple[int, int, int], cells_affine: Affine) -> Affine:
+def _as_transform(
+    template: Template, pose: tuple[float, float], place: tuple[int, int, int], cells_affine: Affine
+) -> Affine:
     pitch, scale = pose
     shift = np.array(place, dtype=np.float64)
     shift[shift >= CELLS / 2] -= CELLS
     middle = apply_affine(cells_affine, (shift + (TEMPLATE_CELLS - 1) / 2)[None])[0]
     transform = np.eye(4)
     transform[:3, :3] = Rotation.from_euler("x", pitch, degrees=True).as_matrix() * scale
-    transform[:3, 3] = middle - transform[:3, :3] @ CENTRE_MM
+    transform[:3, 3] = middle - transform[:3, :3] @ template.centre_mm
     return transform

@@ -10,7 +10,7 @@ from ...records import ScanRejected
 from ..arrays import Affine, Mask, Volume
 from .orientation import apply_affine
 from .registration import Registration
-from .template import mni_brain_mask, mni_template
+from .template import Template
 
 DETERMINANT_RANGE = (0.5, 4.0)  # Adults have 1.0 to 1.9, newborns up to 3.4.
 # At 2 mm the lowest of 30 adults' T1w had 0.52 and of 3 infants' 0.29; noise, a body's cylinder and raw heads turned
@@ -104,19 +104,20 @@ def reject_failures(quality: dict[str, float]) -> None:
         )
 
 
-def fov_cut_fraction(shape: tuple[int, int, int], affine: Affine, to_mni: Affine) -> float:
+def fov_cut_fraction(shape: tuple[int, int, int], affine: Affine, template: Template, to_mni: Affine) -> float:
     """Tell how much of the brain was not scanned.
 
     Args:
         shape: Of the native scan.
         affine: Its voxel indices to RAS+ mm.
-        to_mni: Its RAS+ mm to MNI RAS+ mm.
+        template: Which one it was registered to.
+        to_mni: Its RAS+ mm to the template's.
 
     Returns:
         Part of the template's brain that falls outside the scan's voxels, 0 to 1.
     """
     every = (slice(None, None, POINT_STEP_VOXELS),) * 3
-    points = apply_affine(mni_template()[1], np.argwhere(mni_brain_mask()[every]) * POINT_STEP_VOXELS)
+    points = apply_affine(template.affine, np.argwhere(template.brain[every]) * POINT_STEP_VOXELS)
     voxels = apply_affine(np.linalg.inv(to_mni @ affine), points)
     inside = ((voxels >= -0.5) & (voxels <= np.array(shape) - 0.5)).all(axis=1)
     return 1.0 - float(inside.mean())

@@ -21,7 +21,7 @@ from .nifti import NativeScan, read_scan
 from .orientation import spacing_mm, to_ras
 from .quality import TemplateMaps, fov_cut_fraction, quality_figures, reject_failures
 from .resampling import block_mean, resample
-from .template import template_digest
+from .template import Template, mni, mni_digest
 
 RECIPE_VERSION = 1
 WORKING_MM = 4.0
@@ -71,7 +71,7 @@ def _provenance(recipe: Recipe) -> dict[str, Any]:
             "scipy": scipy.__version__,
             "SimpleITK": sitk.__version__,
         },
-        "template_sha256": template_digest(),
+        "template_sha256": mni_digest(),
     }
 
 
@@ -93,17 +93,18 @@ def prepare_scan(content: bytes, recipe: Recipe) -> Prepared:
         ValueError: The recipe cannot be followed: a caller's mistake.
     """
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    shape, affine, maps = _target(recipe)
+    template = mni()
+    shape, affine, maps = _target(recipe, template)
     scan = read_scan(content)
     native, native_affine = to_ras(scan.volume, scan.affine)
-    found, log_field, stripped = _align(native, native_affine, recipe)
+    found, log_field, stripped = _align(native, native_affine, template, recipe)
     kind = _mask_kind(recipe, stripped)
     volume = resample(native, found.to_mni @ native_affine, shape, affine, recipe.resolution_mm)
     if log_field is not None:
         field, field_affine = log_field
         volume = volume * np.exp(-_extended(field, found.to_mni @ field_affine, shape, affine))
-    brain = _brain(volume, kind, maps, recipe, native.shape, found.to_mni @ native_affine)
-    cut = fov_cut_fraction((native.shape[0], native.shape[1], native.shape[2]), native_affine, found.to_mni)
+    brain = _brain(volume, kind, maps, recipe, affine, native.shape, found.to_mni @ native_affine)
+    cut = fov_cut_fraction((native.shape[0], native.shape[1], native.shape[2]), native_affine, template, found.to_mni)
     quality = quality_figures(volume, brain, maps, recipe.resolution_mm, found, cut)
     quality["nonfinite_fraction"] = scan.nonfinite_fraction
     reject_failures(quality)
@@ -113,37 +114,38 @@ def prepare_scan(content: bytes, recipe: Recipe) -> Prepared:
 
 
 @lru_cache(maxsize=4)
-def _target(recipe: Recipe) -> tuple[Shape, Affine, TemplateMaps]:
-    shape, affine = study_grid(recipe)
-    return shape, affine, TemplateMaps(*template_on_grid(shape, affine))
+def _target(recipe: Recipe, template: Template) -> tuple[Shape, Affine, TemplateMaps]:
+    shape, affine = study_grid(recipe, template)
+    return shape, affine, TemplateMaps(*template_on_grid(template, shape, affine))
 
 
 def _align(
-    native: Volume, affine: Affine, recipe: Recipe
+    native: Volume, affine: Affine, template: Template, recipe: Recipe
 ) -> tuple[registration.Registration, tuple[Volume, Affine] | None, bool]:
     """Register, with the bias field taken off in between: N4 needs to know the brain, the last fit needs N4."""
     working, working_affine = block_mean(native, affine, WORKING_MM)
-    found = registration.find_head(working, working_affine, recipe.seed)
-    found = registration.refine(working, working_affine, found, (registration.COARSE,), recipe.seed)
-    stripped = brain_mask.is_stripped(working, working_affine, found.to_mni)
+    found = registration.find_head(working, working_affine, template, recipe.seed)
+    found = registration.refine(working, working_affine, template, found, (registration.COARSE,), recipe.seed)
+    stripped = brain_mask.is_stripped(working, working_affine, template, found.to_mni)
     fine, fine_affine = block_mean(native, affine, FINE_WORKING_MM)
     log_field = None
     if recipe.bias_correction:
         small, small_affine = block_mean(native, affine, BIAS_WORKING_MM)
         shape = (small.shape[0], small.shape[1], small.shape[2])
-        brain = brain_mask.mask_in_scan(shape, small_affine, found.to_mni)
+        brain = brain_mask.mask_in_scan(shape, small_affine, template, found.to_mni)
         log_field = log_bias_field(small, small_affine, brain)
         fine_shape = (fine.shape[0], fine.shape[1], fine.shape[2])
         fine = fine * np.exp(-_extended(*log_field, fine_shape, fine_affine))
-    fine = _bounded(fine, fine_affine, found.to_mni)
+    fine = _bounded(fine, fine_affine, template, found.to_mni)
     fine_grid = recipe.resolution_mm < FINE_BELOW_MM
     stages = (registration.FINE, registration.FINEST) if fine_grid else (registration.FINE,)
-    return registration.refine(fine, fine_affine, found, stages, recipe.seed), log_field, stripped
+    return registration.refine(fine, fine_affine, template, found, stages, recipe.seed), log_field, stripped
 
 
-def _bounded(volume: Volume, affine: Affine, to_mni: Affine) -> Volume:
+def _bounded(volume: Volume, affine: Affine, template: Template, to_mni: Affine) -> Volume:
     """Fat and vessels are several times as bright as brain and would own the variance that registration explains."""
-    brain = brain_mask.mask_in_scan((volume.shape[0], volume.shape[1], volume.shape[2]), affine, to_mni)
+    shape = (volume.shape[0], volume.shape[1], volume.shape[2])
+    brain = brain_mask.mask_in_scan(shape, affine, template, to_mni)
     if not brain.any():
         raise ScanRejected("registration", "the brain lies outside the field of view; look at the scan")
     return np.minimum(volume, np.percentile(volume[brain], REGISTRATION_CLIP_PERCENTILE)).astype(np.float32)
@@ -165,12 +167,12 @@ def _brain(
     kind: brain_mask.MaskKind,
     maps: TemplateMaps,
     recipe: Recipe,
+    affine: Affine,
     native_shape: tuple[int, ...],
     native_to_mni: Affine,
 ) -> Mask:
     if kind == "provided":
         return brain_mask.provided_mask(volume, recipe.resolution_mm, maps.brain)
-    _, affine = study_grid(recipe)
     scanned = np.ones(native_shape, dtype=np.float32)
     return maps.brain & (resample(scanned, native_to_mni, maps.brain.shape, affine, 0.0) > 0.99)
 

@@ -1,4 +1,4 @@
-"""Affine registration of a scan to MNI, from no knowledge of where the head is.
+"""Affine registration of a scan to a template, from no knowledge of where the head is.
 
 Three steps, coarse to fine: an exhaustive search over translations for a few poses (so that a neck, a cut field of view
 or a far-off scanner origin cannot trap it), a similarity fit of the best few, and an affine fit with finer points.
@@ -21,10 +21,10 @@ from .correlation_ratio import ClassifiedPoints, Scene, unexplained
 from .orientation import spacing_mm
 from .pose_search import search_poses
 from .resampling import block_mean, low_pass
-from .template_points import CENTRE_MM, template_points
+from .template import Template
+from .template_points import template_points
 
 ANGLE_MM = 80.0  # Radius of a brain: turns radians and relative scales into millimetres at its surface.
-USUAL_SCALE = 1.08  # The MNI brain is larger than most: people's linear scale to it is about 1.0 to 1.2.
 SCALE_SPREAD = 0.25
 SHEAR_SPREAD = 0.10
 PRIOR_WEIGHT = 0.01
@@ -59,10 +59,10 @@ FINEST = Stage(3.0, AFFINE_DOF, 30, 3.0)
 
 @dataclass(frozen=True)
 class Registration:
-    """Where the scan lies in MNI.
+    """Where the scan lies in the template's space: MNI, where a study gives no other.
 
     Attributes:
-        to_mni: The scan's RAS+ mm to MNI RAS+ mm, shape (4, 4).
+        to_mni: The scan's RAS+ mm to the template's, shape (4, 4).
         correlation_ratio: Part of the scan's variance that the template's classes explain at the last level.
         overlap: Part of the template's points inside the scan's field of view.
     """
@@ -73,16 +73,17 @@ class Registration:
 
     @property
     def to_scan(self) -> Affine:
-        """MNI RAS+ mm to the scan's RAS+ mm."""
+        """The template's RAS+ mm to the scan's RAS+ mm."""
         return np.linalg.inv(self.to_mni)
 
 
-def find_head(volume: Volume, affine: Affine, seed: int) -> Registration:
+def find_head(volume: Volume, affine: Affine, template: Template, seed: int) -> Registration:
     """Find the brain in a scan of which nothing is known but its affine.
 
     Args:
         volume: A working copy of the scan, about 4 mm, shape (i, j, k).
         affine: Voxel indices to RAS+ mm.
+        template: Which one to register to.
         seed: Of the jitter of the template's points.
 
     Returns:
@@ -91,21 +92,24 @@ def find_head(volume: Volume, affine: Affine, seed: int) -> Registration:
     Raises:
         ScanRejected: No pose puts half of the template's brain into the field of view.
     """
-    starts = search_poses(volume, affine)
+    starts = search_poses(volume, affine, template)
     if not starts:
         raise ScanRejected("registration", "no place in the scan fits a brain; check that it shows a whole head")
-    points = template_points(SEARCH.spacing_mm, seed, SEARCH.rim_mm)
+    points = template_points(template, SEARCH.spacing_mm, seed, SEARCH.rim_mm)
     scene = Scene(low_pass(volume, spacing_mm(affine), SEARCH.spacing_mm), affine)
-    fits = [_fit(scene, points, start, SEARCH) for start in starts]
+    fits = [_fit(scene, template, points, start, SEARCH) for start in starts]
     return max(fits, key=lambda fit: fit.correlation_ratio + fit.overlap)
 
 
-def refine(volume: Volume, affine: Affine, start: Registration, stages: tuple[Stage, ...], seed: int) -> Registration:
+def refine(
+    volume: Volume, affine: Affine, template: Template, start: Registration, stages: tuple[Stage, ...], seed: int
+) -> Registration:
     """Fit an affine from a start that is already close, level by level.
 
     Args:
         volume: The scan or a working copy of it, shape (i, j, k).
         affine: Voxel indices to RAS+ mm.
+        template: Which one to register to.
         start: From `find_head`.
         stages: Levels of detail, coarse first.
         seed: Of the jitter of the template's points.
@@ -117,58 +121,65 @@ def refine(volume: Volume, affine: Affine, start: Registration, stages: tuple[St
     for stage in stages:
         small, small_affine = block_mean(volume, affine, stage.spacing_mm)
         scene = Scene(low_pass(small, spacing_mm(small_affine), stage.spacing_mm), small_affine)
-        found = _fit(scene, template_points(stage.spacing_mm, seed, stage.rim_mm), found.to_scan, stage)
+        points = template_points(template, stage.spacing_mm, seed, stage.rim_mm)
+        found = _fit(scene, template, points, found.to_scan, stage)
     return found
 
 
-def _fit(scene: Scene, points: ClassifiedPoints, to_scan: Affine, stage: Stage) -> Registration:
-    cost = _cost(scene, points)
+def _fit(scene: Scene, template: Template, points: ClassifiedPoints, to_scan: Affine, stage: Stage) -> Registration:
+    cost = _cost(scene, template, points)
     options = {"maxiter": stage.iterations, "ftol": 1e-6, "gtol": 1e-6}
-    start = parameters_of(to_scan) if stage.dof == AFFINE_DOF else _similarity_of(to_scan)
+    start = parameters_of(to_scan, template)
+    if stage.dof == SIMILARITY_DOF:
+        start = np.append(start[:6], start[6:9].mean())
     found = optimize.minimize(cost, start, jac=True, method="L-BFGS-B", options=options)
-    transform = transform_of(found.x)
+    transform = transform_of(found.x, template)
     ratio, _, overlap = unexplained(scene, points, transform)
     return Registration(np.linalg.inv(transform), 1.0 - ratio, overlap)
 
 
-def _cost(scene: Scene, points: ClassifiedPoints) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+def _cost(
+    scene: Scene, template: Template, points: ClassifiedPoints
+) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
     def cost(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        transform = transform_of(parameters)
+        transform = transform_of(parameters, template)
         ratio, by_matrix, overlap = unexplained(scene, points, transform)
         penalty, by_prior = _prior(parameters)
-        slopes = np.einsum("pab,ab->p", _derivatives(parameters), by_matrix)
+        slopes = np.einsum("pab,ab->p", _derivatives(parameters, template), by_matrix)
         return ratio + penalty + max(0.0, MIN_OVERLAP - overlap), slopes + by_prior
 
     return cost
 
 
-def transform_of(parameters: np.ndarray) -> Affine:
+def transform_of(parameters: np.ndarray, template: Template) -> Affine:
     """Build the transform from parameters that are all in millimetres at the brain's surface.
 
     Args:
         parameters: Translation (3), rotation vector (3), then either one log scale, or three log scales and three
             shears, relative to the usual scale; angles, logs and shears times `ANGLE_MM`.
+        template: Gives the usual scale and the centre.
 
     Returns:
-        MNI RAS+ mm to the scan's RAS+ mm, shape (4, 4), about the centre of the template's brain.
+        The template's RAS+ mm to the scan's, shape (4, 4), about the centre of the template's brain.
     """
     rotation = Rotation.from_rotvec(parameters[3:6] / ANGLE_MM).as_matrix()
     shape = parameters[6:] / ANGLE_MM
     log_scales = np.repeat(shape, 3) if len(shape) == 1 else shape[:3]
-    stretch = np.diag(np.exp(log_scales) / USUAL_SCALE)
+    stretch = np.diag(np.exp(log_scales) / template.usual_scale)
     if len(shape) > 1:
         stretch[[0, 0, 1], [1, 2, 2]] = shape[3:]
     transform = np.eye(4)
     transform[:3, :3] = rotation @ stretch
-    transform[:3, 3] = parameters[:3] + CENTRE_MM - transform[:3, :3] @ CENTRE_MM
+    transform[:3, 3] = parameters[:3] + template.centre_mm - transform[:3, :3] @ template.centre_mm
     return transform
 
 
-def parameters_of(transform: Affine) -> np.ndarray:
+def parameters_of(transform: Affine, template: Template) -> np.ndarray:
     """Read the twelve parameters off a transform: the inverse of `transform_of`.
 
     Args:
-        transform: MNI RAS+ mm to the scan's RAS+ mm, shape (4, 4), positive determinant.
+        transform: The template's RAS+ mm to the scan's, shape (4, 4), positive determinant.
+        template: Gives the usual scale and the centre.
 
     Returns:
         Shape (12,).
@@ -177,24 +188,18 @@ def parameters_of(transform: Affine) -> np.ndarray:
     signs = np.sign(np.diag(stretch))
     rotation, stretch = rotation * signs, stretch * signs[:, None]
     angles = Rotation.from_matrix(rotation).as_rotvec() * ANGLE_MM
-    scales = np.log(np.diag(stretch) * USUAL_SCALE) * ANGLE_MM
+    scales = np.log(np.diag(stretch) * template.usual_scale) * ANGLE_MM
     shears = stretch[[0, 0, 1], [1, 2, 2]] * ANGLE_MM
-    shift = transform[:3, :3] @ CENTRE_MM + transform[:3, 3] - CENTRE_MM
+    shift = transform[:3, :3] @ template.centre_mm + transform[:3, 3] - template.centre_mm
     return np.concatenate([shift, angles, scales, shears])
 
 
-def _similarity_of(transform: Affine) -> np.ndarray:
-    full = parameters_of(transform)
-    return np.append(full[:6], full[6:9].mean())
-
-
-def _derivatives(parameters: np.ndarray) -> np.ndarray:
+def _derivatives(parameters: np.ndarray, template: Template) -> np.ndarray:
     """Central differences of a 3 × 4 matrix: exact to 1e-9 and free, beside looking up thousands of points."""
     step = 1e-3
     moves = np.eye(len(parameters)) * step
-    return np.stack(
-        [(transform_of(parameters + move) - transform_of(parameters - move))[:3] / (2 * step) for move in moves]
-    )
+    ahead, behind = (np.stack([transform_of(parameters + s * move, template) for move in moves]) for s in (1, -1))
+    return (ahead - behind)[:, :3] / (2 * step)
 
 
 def _prior(parameters: np.ndarray) -> tuple[float, np.ndarray]:

@@ -15,7 +15,7 @@ from tasks.science.imaging.grid import study_grid, template_on_grid
 from tasks.science.imaging.montage import montage_png
 from tasks.science.imaging.orientation import apply_affine, spacing_mm, to_ras
 from tasks.science.imaging.resampling import block_mean, resample
-from tasks.science.imaging.template import brain_box_mm, mni_brain_mask, mni_template
+from tasks.science.imaging.template import mni
 
 CODES = ["RAS", "LPS", "PIR", "ASL", "IRP", "SAL", "LAS"]
 
@@ -69,8 +69,8 @@ def test_resample_of_a_plane_is_exact_on_an_oblique_grid() -> None:
 
 @pytest.mark.parametrize("resolution_mm", [1.0, 2.0, 4.0, 8.0])
 def test_grid_holds_the_whole_template_brain(resolution_mm: float) -> None:
-    shape, affine = study_grid(Recipe(resolution_mm=resolution_mm))
-    low, high = brain_box_mm()
+    shape, affine = study_grid(Recipe(resolution_mm=resolution_mm), mni())
+    low, high = mni().box_mm
     first, last = apply_affine(affine, np.array([[-0.5] * 3, np.array(shape) - 0.5]))
     assert (first <= low + 1e-6).all()
     assert (last >= high - 1e-6).all()
@@ -80,23 +80,23 @@ def test_grid_holds_the_whole_template_brain(resolution_mm: float) -> None:
 
 
 def test_peng_grid_has_the_published_shape() -> None:
-    assert study_grid(Recipe())[0] == (160, 192, 160)
+    assert study_grid(Recipe(), mni())[0] == (160, 192, 160)
 
 
 def test_template_on_grid_keeps_the_brain_volume() -> None:
-    shape, affine = study_grid(Recipe(resolution_mm=4.0))
-    brain = template_on_grid(shape, affine)[3]
-    assert brain.sum() * 4.0**3 == pytest.approx(float(mni_brain_mask().sum()), rel=0.02)
+    shape, affine = study_grid(Recipe(resolution_mm=4.0), mni())
+    brain = template_on_grid(mni(), shape, affine)[3]
+    assert brain.sum() * 4.0**3 == pytest.approx(float(mni().brain.sum()), rel=0.02)
 
 
 @pytest.mark.parametrize("recipe", [Recipe(field_of_view_mm=(120.0, 192.0, 160.0)), Recipe(resolution_mm=0.0)])
 def test_grid_that_cannot_serve_is_the_callers_mistake(recipe: Recipe) -> None:
     with pytest.raises(ValueError, match="recipe"):
-        study_grid(recipe)
+        study_grid(recipe, mni())
 
 
 def test_montage_does_not_depend_on_storage_order() -> None:
-    volume, affine = block_mean(*mni_template(), 4.0)
+    volume, affine = block_mean(mni().t1, mni().affine, 4.0)
     pictures = {montage_png(*stored_as(volume, affine, codes), title="sub-01") for codes in ("RAS", "LPS", "PIR")}
     assert len(pictures) == 1
     assert pictures.pop().startswith(b"\x89PNG")

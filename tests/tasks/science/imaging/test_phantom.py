@@ -17,7 +17,7 @@ from tasks.science.imaging.phantom_acquisition import acquire, draw_site
 from tasks.science.imaging.phantom_anatomy import Anatomy, ageing_years, draw_anatomy, tissues
 from tasks.science.imaging.phantom_people import ANATOMY, planted_effects, stream
 from tasks.science.imaging.phantom_template import template_head
-from tasks.science.imaging.template import mni_brain_mask, mni_template
+from tasks.science.imaging.template import mni
 
 COARSE = PhantomSpec(subjects=3, sites=2, seed=3, sessions=2, spacing_mm=4.0)
 GRID_MM = 3.0
@@ -50,8 +50,8 @@ def in_mni(data: np.ndarray, voxel_to_mni: np.ndarray, step: int = 3) -> np.ndar
     """A volume on every third voxel of the template's grid, symmetric about x = 0."""
     thin = np.diag([step, step, step, 1.0])
     thin[0, 3] = 2
-    to_voxel = np.linalg.inv(voxel_to_mni) @ mni_template()[1] @ thin
-    shape = mni_brain_mask()[THIN].shape
+    to_voxel = np.linalg.inv(voxel_to_mni) @ mni().affine @ thin
+    shape = mni().brain[THIN].shape
     smooth = ndimage.gaussian_filter(data.astype(np.float32), 0.7)
     return ndimage.affine_transform(smooth, to_voxel[:3, :3], to_voxel[:3, 3], output_shape=shape, order=1)
 
@@ -231,7 +231,7 @@ def test_fractions_are_fractions_and_the_warp_does_not_fold() -> None:
 def test_true_affine_takes_the_brain_onto_the_template(number: int) -> None:
     site = draw_site(2, number, spacing_mm=3.0)
     scan = acquire(person_anatomy(2, number), 45.0, site, np.random.default_rng(number), stripped=False)
-    brain, template = mni_brain_mask()[THIN], mni_template()[0][THIN]
+    brain, template = mni().brain[THIN], mni().t1[THIN]
 
     def likeness(shift_mm: tuple[float, ...]) -> float:
         moved = np.eye(4)

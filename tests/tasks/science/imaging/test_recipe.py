@@ -20,7 +20,7 @@ from tasks.records import Recipe, ScanRejected
 from tasks.science.imaging.orientation import apply_affine
 from tasks.science.imaging.phantom import PhantomScan, PhantomSpec, write_phantom
 from tasks.science.imaging.recipe import Prepared, prepare_scan, recipe_digest
-from tasks.science.imaging.template import mni_brain_mask, mni_template
+from tasks.science.imaging.template import mni
 
 RECIPE = Recipe(resolution_mm=4.0)
 REPOSITORY = Path(__file__).resolve().parents[4]
@@ -56,7 +56,7 @@ def loaded(content: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def target_error_mm(found: np.ndarray, truth: np.ndarray) -> float:
-    points = apply_affine(mni_template()[1], np.argwhere(mni_brain_mask()[::8, ::8, ::8]) * 8)
+    points = apply_affine(mni().affine, np.argwhere(mni().brain[::8, ::8, ::8]) * 8)
     return float(np.linalg.norm(apply_affine(found @ np.linalg.inv(truth), points) - points, axis=1).mean())
 
 

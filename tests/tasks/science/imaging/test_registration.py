@@ -16,18 +16,18 @@ from tasks.science.imaging.orientation import apply_affine
 from tasks.science.imaging.quality import fov_cut_fraction
 from tasks.science.imaging.registration import COARSE, FINE, find_head, parameters_of, refine, transform_of
 from tasks.science.imaging.resampling import block_mean, low_pass
-from tasks.science.imaging.template import mni_brain_mask, mni_template
+from tasks.science.imaging.template import mni
 from tasks.science.imaging.template_points import distance_from_brain_mm, template_points
 
 STEPS_MM = np.array([3.0, 3.0, 3.0])
 
 
 def small_template() -> tuple[np.ndarray, np.ndarray]:
-    return block_mean(*mni_template(), 3.0)
+    return block_mean(mni().t1, mni().affine, 3.0)
 
 
 def brain_points() -> np.ndarray:
-    return apply_affine(mni_template()[1], np.argwhere(mni_brain_mask()[::10, ::10, ::10]) * 10)
+    return apply_affine(mni().affine, np.argwhere(mni().brain[::10, ::10, ::10]) * 10)
 
 
 def posed(angles: tuple[float, float, float], scale: float, shift: tuple[float, float, float]) -> np.ndarray:
@@ -40,15 +40,15 @@ def posed(angles: tuple[float, float, float], scale: float, shift: tuple[float, 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(-15, 15), min_size=12, max_size=12))
 def test_parameters_and_transform_are_each_others_inverse(parameters: list[float]) -> None:
-    np.testing.assert_allclose(parameters_of(transform_of(np.array(parameters))), parameters, atol=1e-8)
+    np.testing.assert_allclose(parameters_of(transform_of(np.array(parameters), mni()), mni()), parameters, atol=1e-8)
 
 
 def test_gradient_agrees_with_finite_differences() -> None:
     volume, affine = small_template()
     scene = Scene(low_pass(volume, STEPS_MM, 12.0), affine)
-    points = template_points(8.0, 0)
+    points = template_points(mni(), 8.0, 0)
     # In general position the tri-linear kinks average out over thousands of points.
-    transform = transform_of(np.array([3.0, -4.0, 5.0, 6.0, 4.0, -3.0, 5.0, -4.0, 3.0, 2.0, 1.0, -2.0]))
+    transform = transform_of(np.array([3.0, -4.0, 5.0, 6.0, 4.0, -3.0, 5.0, -4.0, 3.0, 2.0, 1.0, -2.0]), mni())
     _, gradient, _ = unexplained(scene, points, transform)
     for row in range(3):
         step = 0.2
@@ -69,7 +69,7 @@ def test_known_pose_is_found_from_nothing(
     volume, affine = small_template()
     to_scan = posed(angles, scale, shift)
     scan_affine = to_scan @ affine
-    found = refine(volume, scan_affine, find_head(volume, scan_affine, 0), (COARSE, FINE), 0)
+    found = refine(volume, scan_affine, mni(), find_head(volume, scan_affine, mni(), 0), (COARSE, FINE), 0)
     back = apply_affine(found.to_mni @ to_scan, brain_points())
     # A third of a 3 mm voxel.
     assert np.linalg.norm(back - brain_points(), axis=1).mean() < 1.0
@@ -77,17 +77,17 @@ def test_known_pose_is_found_from_nothing(
 
 def test_scalp_is_what_tells_a_head_from_a_stripped_scan() -> None:
     volume, affine = small_template()
-    distance = block_mean(distance_from_brain_mm(), mni_template()[1], 3.0)[0]
+    distance = block_mean(distance_from_brain_mm(mni()), mni().affine, 3.0)[0]
     head = np.where((distance > 7) & (distance < 16), volume.max(), volume)
     ringing = volume + np.random.default_rng(0).normal(0, 0.02 * volume.max(), volume.shape)
-    assert is_stripped(volume, affine, np.eye(4))
-    assert is_stripped(ringing, affine, np.eye(4))
-    assert not is_stripped(head, affine, np.eye(4))
+    assert is_stripped(volume, affine, mni(), np.eye(4))
+    assert is_stripped(ringing, affine, mni(), np.eye(4))
+    assert not is_stripped(head, affine, mni(), np.eye(4))
 
 
 def test_provided_mask_survives_ringing_and_refuses_a_skull() -> None:
     volume, _ = small_template()
-    template_mask = block_mean(mni_brain_mask().astype(np.float32), mni_template()[1], 3.0)[0] > 0.5
+    template_mask = block_mean(mni().brain.astype(np.float32), mni().affine, 3.0)[0] > 0.5
     ringing = np.where(volume > 0, volume, np.random.default_rng(0).normal(0, 0.005 * volume.max(), volume.shape))
     found = provided_mask(ringing, 3.0, template_mask)
     dice = 2 * (found & template_mask).sum() / (found.sum() + template_mask.sum())
@@ -99,8 +99,8 @@ def test_provided_mask_survives_ringing_and_refuses_a_skull() -> None:
 
 
 def test_bias_field_of_a_known_shape_is_taken_off() -> None:
-    volume, affine = block_mean(*mni_template(), 6.0)
-    brain = block_mean(mni_brain_mask().astype(np.float32), mni_template()[1], 6.0)[0] > 0.5
+    volume, affine = block_mean(mni().t1, mni().affine, 6.0)
+    brain = block_mean(mni().brain.astype(np.float32), mni().affine, 6.0)[0] > 0.5
     where = np.moveaxis(np.indices(volume.shape), 0, -1).reshape(-1, 3)
     ramp = (apply_affine(affine, where) @ [0.004, 0.0, 0.003]).reshape(volume.shape)
     plain, _ = log_bias_field(volume, affine, brain)
@@ -115,22 +115,22 @@ def test_bias_field_of_a_known_shape_is_taken_off() -> None:
 
 
 def test_bias_field_refuses_a_z_scored_brain() -> None:
-    volume, affine = block_mean(*mni_template(), 6.0)
+    volume, affine = block_mean(mni().t1, mni().affine, 6.0)
     brain = volume > 20
     with pytest.raises(ScanRejected, match="z-score"):
         log_bias_field(np.where(brain, volume - volume[brain].mean(), 0), affine, brain)
 
 
 def test_cut_fraction_counts_the_brain_below_the_first_slice() -> None:
-    volume, affine = mni_template()
-    assert fov_cut_fraction(volume.shape, affine, np.eye(4)) < 0.01
+    volume, affine = (mni().t1, mni().affine)
+    assert fov_cut_fraction(volume.shape, affine, mni(), np.eye(4)) < 0.01
     above = affine.copy()
     above[2, 3] += 60
-    share = 1 - mni_brain_mask()[:, :, 60:].sum() / mni_brain_mask().sum()
-    assert fov_cut_fraction((197, 233, 129), above, np.eye(4)) == pytest.approx(float(share), abs=0.02)
+    share = 1 - mni().brain[:, :, 60:].sum() / mni().brain.sum()
+    assert fov_cut_fraction((197, 233, 129), above, mni(), np.eye(4)) == pytest.approx(float(share), abs=0.02)
 
 
 def test_air_is_refused_for_want_of_a_brain() -> None:
     affine = np.diag([6.0, 6.0, 6.0, 1.0])
     with pytest.raises(ScanRejected, match="no place in the scan"):
-        find_head(np.zeros((30, 30, 30), np.float32), affine, 0)
+        find_head(np.zeros((30, 30, 30), np.float32), affine, mni(), 0)
