@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -19,10 +20,11 @@ from infra.storage import Store
 from tasks.records import Excluded, PreparedScan, Recipe, ScanRef
 from tasks.steps.prepare import prepare_one, write_exclusion
 
+# Few enough that the scheduler's memory does not grow with the cohort, since a slice is submitted whole.
 SLICE_SCANS = 500
-# Enough to keep every worker busy, few enough that the scheduler's memory does not grow with the cohort.
-IN_FLIGHT_PER_THREAD = 2
 STORAGE_RETRIES = 3
+# An update is a request to Prefect's server, of about 15 ms: at a fixed number per slice it would outweigh the scans.
+PROGRESS_EVERY_S = 2.0
 
 
 def slices(scans: Sequence[ScanRef], size: int = SLICE_SCANS) -> list[tuple[ScanRef, ...]]:
@@ -53,7 +55,7 @@ def prepare_slice(
     counts: Counter[str] = Counter()
     failed: dict[str, str] = {}
     artifact = create_progress_artifact(progress=0.0, description=f"{label}: {len(scans)} scans")
-    shown = 0
+    shown = time.monotonic()
     for number, (scan, result) in enumerate(_with_suspects_last(client, work, scans), start=1):
         outcome = _settle(store, recipe_key, scan, result)
         if isinstance(outcome, PreparedScan):
@@ -63,10 +65,9 @@ def prepare_slice(
         else:
             failed[scan.scan_id] = f"{type(outcome).__name__}: {outcome}"
         advance()
-        percent = 100 * number // len(scans)
-        if percent >= shown + 5 or number == len(scans):
-            shown = percent
-            update_progress_artifact(artifact, progress=float(percent))  # type: ignore[arg-type]
+        if time.monotonic() - shown >= PROGRESS_EVERY_S or number == len(scans):
+            shown = time.monotonic()
+            update_progress_artifact(artifact, progress=100 * number / len(scans))  # type: ignore[arg-type]
     return {"prepared": counts["prepared"], "excluded": counts["excluded"], "failed": failed}
 
 
@@ -75,45 +76,41 @@ def _with_suspects_last(
 ) -> Iterator[tuple[ScanRef, Any]]:
     """Try scans whose worker died once more, each alone: its neighbour on the worker may have been the cause."""
     suspects = []
-    for scan, result in in_window(client, work, scans):
+    for scan, result in on_cluster(client, work, scans):
         if isinstance(result, KilledWorker):
             suspects.append(scan)
         else:
             yield scan, result
     for scan in suspects:
-        yield from in_window(client, work, [scan])
+        yield from on_cluster(client, work, [scan])
 
 
-def in_window(
+def on_cluster(
     client: Client, work: Callable[[ScanRef], Any], scans: Sequence[ScanRef]
 ) -> Iterator[tuple[ScanRef, Any]]:
-    """Run a function over scans on the cluster, a bounded number in flight.
+    """Run a function over scans on the cluster: one message submits them all, and one fetches all that have finished.
 
     Yields:
         Each scan with its result, or with the exception that ended it, as they finish.
     """
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    window = IN_FLIGHT_PER_THREAD * max(1, sum(worker["nthreads"] for worker in workers))
-    waiting = iter(scans)
-    owners: dict[Any, ScanRef] = {}
+    # Dask takes equal keys for one task, and another study on a shared scheduler may hold a scan of this name.
+    keys = [f"prepare-{scan.sha256[:16]}-{uuid.uuid4().hex}" for scan in scans]
+    futures = client.map(work, scans, pure=False, retries=STORAGE_RETRIES - 1, key=keys)
+    owners = dict(zip(futures, scans, strict=True))
+    finished = as_completed(futures)
+    del futures
+    for batch in finished.batches():
+        for future, result in zip(batch, _results(client, batch), strict=True):
+            yield owners.pop(future), result
 
-    def submit(scan: ScanRef) -> Any:
-        # Dask takes equal keys for one task, and another study on a shared scheduler may hold a scan of this name.
-        key = f"prepare-{scan.sha256[:16]}-{uuid.uuid4().hex}"
-        future = client.submit(work, scan, pure=False, retries=STORAGE_RETRIES - 1, key=key)
-        owners[future] = scan
-        return future
 
-    first = [submit(scan) for _, scan in zip(range(window), waiting, strict=False)]
-    completed = as_completed(first)
-    for future in completed:
-        scan = owners.pop(future)
-        error = future.exception()
-        yield scan, future.result() if error is None else error
-        future.release()
-        following = next(waiting, None)
-        if following is not None:
-            completed.add(submit(following))
+def _results(client: Client, futures: Sequence[Any]) -> list[Any]:
+    try:
+        return list(client.gather(futures))
+    except Exception:
+        # One of them failed, or its worker died before it was fetched: each has an end of its own.
+        errors = [future.exception() for future in futures]
+        return [future.result() if error is None else error for future, error in zip(futures, errors, strict=True)]
 
 
 def _settle(store: Store, recipe_key: str, scan: ScanRef, result: Any) -> Any:

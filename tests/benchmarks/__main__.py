@@ -12,7 +12,7 @@ import sys
 
 from tests.benchmarks import rows, table
 
-BENCHMARKS = ("planted_effects",)
+BENCHMARKS = ("orchestration", "planted_effects")
 
 
 def main(names: list[str]) -> None:
