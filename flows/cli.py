@@ -233,6 +233,28 @@ def report(study: Study, home: Home = None, store: StoreUrl = None, data: Data =
     tell(as_json, {"report": str(path)}, lambda: typer.echo(str(path)))
 
 
+@app.command(epilog="Example: `padflow export phantom derivatives --home demo --data demo/data`")
+def export(
+    study: Study,
+    destination: Annotated[
+        str, typer.Argument(metavar="DEST", help="Folder or URL; a folder per cohort is made in it.")
+    ],
+    cohort: Annotated[list[str] | None, typer.Option(help="Only this cohort; may be given several times.")] = None,
+    home: Home = None,
+    store: StoreUrl = None,
+    data: Data = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Scans at a time [PADFLOW_WORKERS].")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the prepared scans as BIDS derivatives (NIfTI, JSON, tables), which other tools open."""
+    with errors_in_words():
+        execution(home, store, data, workers)
+        from flows.export import export_lines, export_study
+
+        result = export_study(study_path(study), destination, cohort or ())
+    tell(as_json, result, lambda: typer.echo("\n".join(export_lines(result))))
+
+
 @app.command(epilog="Example: `padflow predict models:/brain-age@champion sub-01_T1w.nii.gz --age 54.5 --out ages.csv`")
 def predict(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS or models:/NAME/VERSION.")],

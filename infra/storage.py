@@ -83,6 +83,14 @@ class Store:
             return set()
         return {str(path).rsplit("/", 1)[-1] for path in found}
 
+    def keys(self) -> set[str]:
+        """Every key of the store, in one listing of all its folders."""
+        try:
+            found = self._filesystem.find(self._root)
+        except FileNotFoundError:
+            return set()
+        return {str(path).removeprefix(self._root).lstrip("/") for path in found}
+
     def read(self, key: str) -> bytes:
         """All bytes of an object; a missing one is a `FileNotFoundError`."""
         return bytes(self._filesystem.cat_file(f"{self._root}/{_checked(key)}"))

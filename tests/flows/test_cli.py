@@ -13,7 +13,19 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 
-COMMANDS = ["run", "preprocess", "train", "validate", "associate", "index", "status", "report", "predict", "phantom"]
+COMMANDS = [
+    "run",
+    "preprocess",
+    "train",
+    "validate",
+    "associate",
+    "index",
+    "status",
+    "report",
+    "export",
+    "predict",
+    "phantom",
+]
 runner = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"})
 
 
