@@ -24,7 +24,8 @@ BIDS_IGNORE = "quality.tsv\nexcluded.tsv\n*_xfm.txt\n*_xfm.json\n*_T1wT2wratio.n
 XFM_TEXT = (
     "ITK affine in text, RAS to LPS turned as ITK wants it: maps points of the template (LPS+ mm) to points of the "
     "source image, so that antsApplyTransforms -i SOURCE -r TEMPLATE -t THIS and SimpleITK's Resample bring the source "
-    "image to the template."
+    "image to the template. It holds where a tool places the source image by SourceAffineRAS: in a file whose sform "
+    "and qform disagree, padflow goes by the sform, and ITK may go by the other."
 )
 
 
@@ -116,6 +117,7 @@ def transform_notes(sources: Sequence[str], sidecar: Mapping[str, Any]) -> dict[
         "Description": XFM_TEXT,
         "Sources": bids_uris(sources),
         "SpatialReference": sidecar["space"],
+        "SourceAffineRAS": sidecar["native_affine"],
         "SourceToTemplateRAS": sidecar["native_to_mni"],
     }
 
