@@ -45,7 +45,7 @@ def preprocess(study_path: str, rehash: bool = False, retry_excluded: bool = Fal
             workspace.forget_exclusions(states)
             states = workspace.stored_states()
         # Cohorts may share scans, and a scan is its bytes.
-        missing = list({scan.sha256: scan for state in states for scan in state.missing}.values())
+        missing = list({scan.key: scan for state in states for scan in state.missing}.values())
         if not missing:
             return {"prepared": 0, "excluded": 0}
         advance = counter(progress, "preprocess")(len(missing))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from infra import layout
 from infra.settings import Settings, load_settings
 from infra.storage import Store
 from infra.study import Study, load_study, resolve_root
+from infra.templates import with_template_digests
 from tasks.science.imaging.recipe import recipe_digest
 from tasks.science.statistics.association import check_spec
 from tasks.steps.index import index_cohort, latest_index
@@ -54,7 +55,7 @@ class Workspace:
         for spec in self.study.cohorts:
             root = resolve_root(spec.root, self.settings.data)
             indexed = index_cohort(self.store, spec.name, root, rehash, counter(progress, f"index {spec.name}"))
-            states.append(cohort_state(self.store, spec, indexed, self.study.recipe.modality, self.recipe_key))
+            states.append(cohort_state(self.store, spec, indexed, self.study.recipe, self.recipe_key))
         self._check_columns(states)
         return states
 
@@ -91,7 +92,7 @@ class Workspace:
                     f"cohort {spec.name!r} ({root}) is not indexed in {self.store.url}; "
                     f"run `padflow preprocess` or `padflow run` on the study first, with the same --store and --data"
                 )
-            states.append(cohort_state(self.store, spec, indexed, self.study.recipe.modality, self.recipe_key))
+            states.append(cohort_state(self.store, spec, indexed, self.study.recipe, self.recipe_key))
         return states
 
     def fit_record(self, fit_key: str) -> dict[str, Any] | None:
@@ -113,4 +114,5 @@ def open_workspace(study_path: str) -> Workspace:
     path = Path(study_path)
     settings = load_settings()
     study = load_study(path)
+    study = replace(study, recipe=with_template_digests(study.recipe, settings.data))
     return Workspace(study, path.read_text(), settings, Store(settings.store, settings.home / "cache"))

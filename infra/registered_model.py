@@ -34,9 +34,10 @@ COLUMNS = (
 class BrainAgeModel(PythonModel):
     """Brain age of raw images, or of volumes that padflow prepared. Every input row gives one output row.
 
-    Input columns: `image` (path or URL of a NIfTI file) or `prepared` (path of a prepared `.npy`); `age_years` may be
-    given. `status` is `ok`, `rejected` (the image cannot be used), `unreadable` (storage failed) or
-    `outside-age-range`; a row that is not `ok` holds no number, and `reason` says why.
+    Input columns: `image` (path or URL of a NIfTI file), or `T1w`, `T2w` and `FLAIR` where the recipe needs several
+    images of a session, or `prepared` (path of a prepared `.npy`); `age_years` may be given, and must be where the
+    recipe has templates by age. `status` is `ok`, `rejected` (the image cannot be used), `unreadable` (storage
+    failed) or `outside-age-range`; a row that is not `ok` holds no number, and `reason` says why.
     """
 
     def load_context(self, context: Any) -> None:
@@ -50,7 +51,8 @@ class BrainAgeModel(PythonModel):
         self._template = importlib.import_module(f"{package}.science.imaging.template")
         self._age_bias = importlib.import_module(f"{package}.science.statistics.age_bias")
         self._networks = importlib.import_module(f"{package}.networks.build")
-        self._recipe = self._records.Recipe(**_tuples(self.contract["recipe"]))
+        self._folder = folder
+        self._recipe = self._recipe_of(self.contract["recipe"])
         self._network = self._records.NetworkSpec(**_tuples(self.contract["network"]))
         self._members = [self._networks.load_network(self._network, folder / name) for name in self.contract["weights"]]
 
@@ -65,7 +67,7 @@ class BrainAgeModel(PythonModel):
         age_years = row.get("age_years")
         age_years = None if age_years is None or pd.isna(age_years) else float(age_years)
         try:
-            volume = self._volume(row)
+            volume = self._volume(row, age_years)
         except self._records.ScanRejected as rejection:
             return {**blank, "status": "rejected", "reason": str(rejection)}
         except (OSError, ValueError) as error:
@@ -74,7 +76,7 @@ class BrainAgeModel(PythonModel):
         if age_years is not None and not low <= age_years <= high:
             reason = f"age {age_years:g} is outside the ages that the model was trained on, {low:g} to {high:g} years"
             return {**blank, "status": "outside-age-range", "reason": reason}
-        batch = torch.from_numpy(volume)[None, None]
+        batch = torch.from_numpy(volume)[None]
         ages = np.array([float(self._networks.expected_ages_of(m, self._network, batch)) for m in self._members])
         if not np.isfinite(ages).all():
             return {**blank, "status": "rejected", "reason": "the network gave no finite age for this volume"}
@@ -95,18 +97,46 @@ class BrainAgeModel(PythonModel):
             figures["corrected_brain_pad_years"] = corrected - age_years
         return figures
 
-    def _volume(self, row: dict[str, Any]) -> np.ndarray:
-        prepared, image = row.get("prepared"), row.get("image")
+    def _recipe_of(self, values: dict[str, Any]) -> Any:
+        templates = tuple(self._records.TemplateSpec(**_tuples(spec)) for spec in values["templates"])
+        return self._records.Recipe(**{**_tuples(values), "templates": templates})
+
+    def _template_for(self, age_years: float | None) -> Any:
+        """The template of the recipe for an age; MNI where it has none of its own."""
+        if not self._recipe.templates:
+            return self._template.mni()
+        name = None if age_years is None else self._recipe.template_for(12.0 * age_years)
+        if name is None:
+            raise self._records.ScanRejected("template", f"no template of the model serves the age {age_years}")
+        spec = next(spec for spec in self._recipe.templates if spec.name == name)
+        files = {which: self._folder / f"template-{name}-{which}.nii" for which in spec.files}
+        return self._template.given_template(name, {which: path.read_bytes() for which, path in files.items()})
+
+    def _volume(self, row: dict[str, Any], age_years: float | None) -> np.ndarray:
+        prepared = row.get("prepared")
         if isinstance(prepared, str) and prepared:
             volume = np.load(io.BytesIO(Path(prepared).read_bytes()), allow_pickle=False)
             shape, _ = self._grid.study_grid(self._recipe, self._template.mni())
-            if volume.shape != tuple(shape):
-                raise ValueError(f"prepared volume has shape {volume.shape}, the model expects {tuple(shape)}")
+            expected = (len(self._recipe.channel_names), *shape)
+            if volume.shape != expected:
+                raise ValueError(f"prepared volume has shape {volume.shape}, the model expects {expected}")
             return np.asarray(volume, dtype=np.float32)
-        if not isinstance(image, str) or not image:
-            raise ValueError("the row has neither `image` (a path or URL of a NIfTI file) nor `prepared`")
-        prepared_scan = self._recipe_module.prepare_scan(_read_limited(image), self._recipe)
+        images = self._images(row)
+        prepared_scan = self._recipe_module.prepare_scan(images, self._recipe, self._template_for(age_years))
         return np.asarray(prepared_scan.volume, dtype=np.float32)
+
+    def _images(self, row: dict[str, Any]) -> dict[str, bytes]:
+        contrasts = self._recipe.contrasts
+        named: dict[str, Any] = {contrast: row.get(contrast) for contrast in contrasts}
+        if len(contrasts) == 1:
+            named[contrasts[0]] = named[contrasts[0]] or row.get("image")
+        missing = [contrast for contrast, uri in named.items() if not isinstance(uri, str) or not uri]
+        if missing:
+            columns = "`image` or `prepared`" if len(contrasts) == 1 else f"{', '.join(missing)} or `prepared`"
+            raise ValueError(
+                f"the row lacks {columns}: the model takes {', '.join(contrasts)}, as paths or URLs of NIfTI"
+            )
+        return {contrast: _read_limited(str(uri)) for contrast, uri in named.items()}
 
 
 def _read_limited(uri: str) -> bytes:

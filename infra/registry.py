@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import mlflow
 import pandas as pd
@@ -19,7 +19,7 @@ from mlflow.models import ModelSignature
 from mlflow.types.schema import ColSpec, Schema
 
 from infra.layout import library_versions
-from tasks.records import AgeBias, NetworkSpec, Recipe
+from tasks.records import AgeBias, Contrast, NetworkSpec, Recipe
 
 PROJECT = Path(__file__).parents[1]
 # What the model needs at run time; the study's other engines stay out of a consumer's environment.
@@ -31,6 +31,7 @@ SIGNATURE = ModelSignature(
     inputs=Schema(
         [
             ColSpec("string", "image", required=False),
+            *[ColSpec("string", contrast, required=False) for contrast in get_args(Contrast)],
             ColSpec("string", "prepared", required=False),
             ColSpec("double", "age_years", required=False),
         ]
@@ -83,7 +84,12 @@ class RegisteredVersion:
 
 
 def register(
-    client: MlflowClient, run_id: str, name: str, contract: Contract, weights: list[bytes]
+    client: MlflowClient,
+    run_id: str,
+    name: str,
+    contract: Contract,
+    weights: list[bytes],
+    templates: dict[str, bytes],
 ) -> RegisteredVersion:
     """Log the model once and register it as `challenger`, and as `champion` where there is none yet.
 
@@ -93,6 +99,7 @@ def register(
         name: Name in the registry.
         contract: What it takes.
         weights: The bytes of one safetensors file per ensemble member.
+        templates: Files of the recipe's templates, by the name under which they travel.
     """
     with tempfile.TemporaryDirectory() as folder:
         model_folder = Path(folder) / "model"
@@ -100,6 +107,8 @@ def register(
         package = copy_package(Path(folder))
         names = [f"member-{number}.safetensors" for number in range(len(weights))]
         for content, target in zip(weights, names, strict=True):
+            (model_folder / target).write_bytes(content)
+        for target, content in templates.items():
             (model_folder / target).write_bytes(content)
         text = json.dumps({**asdict(contract), "weights": names, "package": package.name}, allow_nan=False, indent=1)
         (model_folder / "contract.json").write_text(text)

@@ -6,13 +6,14 @@ import difflib
 import os
 import re
 import tomllib
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.records import (
+    CHANNELS_OF,
     FORBID_UNKNOWN_KEYS,
     AssociationSpec,
     NetworkSpec,
@@ -23,6 +24,7 @@ from tasks.records import (
 )
 from tasks.science.statistics.association import check_spec
 
+SAFE_SPACE = re.compile(r"[A-Za-z0-9]{1,64}")
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 STUDIES = Path(__file__).parent / "studies"
 
@@ -152,7 +154,7 @@ def parse_study(content: dict[str, Any], source: str = "study") -> Study:
     except ValidationError as error:
         raise ValueError(f"{source}:\n" + "\n".join(_explain(item) for item in error.errors())) from error
     _check_consistency(study, source)
-    return study
+    return replace(study, network=replace(study.network, input_channels=len(study.recipe.channel_names)))
 
 
 def _explain(item: Any) -> str:
@@ -190,6 +192,9 @@ def _check_consistency(study: Study, source: str) -> None:
         problems.append(f"splits add up to {total:g}; they must add up to 1")
     if min(study.splits.train, study.splits.validation) <= 0:
         problems.append("splits.train and splits.validation must be above 0")
+    problems += _recipe_problems(study.recipe)
+    if study.network.input_channels not in (1, len(study.recipe.channel_names)):
+        problems.append("network.input_channels follows from the recipe's channels; leave it out")
     for spec in study.associations:
         try:
             check_spec(spec)
@@ -203,6 +208,26 @@ def _check_consistency(study: Study, source: str) -> None:
         problems.append("seeds must hold at least one seed, each once")
     if problems:
         raise ValueError(f"{source}:\n" + "\n".join(f"  {problem}" for problem in problems))
+
+
+def _recipe_problems(recipe: Recipe) -> list[str]:
+    problems = []
+    if len(set(recipe.channel_names)) < len(recipe.channel_names):
+        problems.append(f"recipe.channels {list(recipe.channel_names)} names a channel twice")
+    own = set(CHANNELS_OF[recipe.name])
+    if recipe.name != "multichannel" and set(recipe.channel_names) != own:
+        problems.append(
+            f"recipe.channels {list(recipe.channel_names)} are not those of the recipe {recipe.name!r} "
+            f'({", ".join(sorted(own))}); leave them out, or set name = "multichannel"'
+        )
+    names = [template.name for template in recipe.templates]
+    problems += [f"recipe.templates names {n!r} twice" for n in sorted(set(names)) if names.count(n) > 1]
+    for template in recipe.templates:
+        if not SAFE_SPACE.fullmatch(template.name):
+            problems.append(f"template name {template.name!r} must be made of letters and digits, as BIDS labels are")
+        if not template.ages_months[0] < template.ages_months[1]:
+            problems.append(f"template {template.name!r}: ages_months {template.ages_months} must ascend")
+    return problems
 
 
 def resolve_root(root: str, data: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.science.arrays import Volume
+from tasks.science.arrays import Channels
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Augmentation:
     shift_voxels: int
     seed: int
 
-    def apply(self, volume: Volume, scan_id: str, epoch: int) -> Volume:
+    def apply(self, volume: Channels, scan_id: str, epoch: int) -> Channels:
         """Change one scan; the same seed, epoch and scan give the same change on any rank, worker or order.
 
         Args:
-            volume: Unitless intensities in RAS+ order, 0 outside the brain, shape (i, j, k).
+            volume: Unitless intensities in RAS+ order, 0 outside the brain, shape (channels, i, j, k).
             scan_id: The scan's name.
             epoch: From 0.
 
@@ -42,21 +42,21 @@ class Augmentation:
         random = np.random.default_rng([self.seed, epoch, scan_number])
         flips = random.random() < self.flip_probability
         shift = random.integers(-self.shift_voxels, self.shift_voxels, size=3, endpoint=True)
-        return shifted(volume[::-1] if flips else volume, tuple(int(step) for step in shift))
+        return shifted(volume[:, ::-1] if flips else volume, tuple(int(step) for step in shift))
 
 
-def shifted(volume: Volume, shift_voxels: tuple[int, ...]) -> Volume:
+def shifted(volume: Channels, shift_voxels: tuple[int, ...]) -> Channels:
     """Move a volume by whole voxels: no interpolation, so noise texture stays as it was.
 
     Args:
-        volume: Shape (i, j, k).
+        volume: Shape (channels, i, j, k).
         shift_voxels: Voxels towards higher indices, per axis.
 
     Returns:
         Moved copy of the same shape; what comes in from outside is 0.
     """
     moved = np.zeros_like(volume, order="C")
-    pairs = list(zip(shift_voxels, volume.shape, strict=True))
+    pairs = list(zip((0, *shift_voxels), volume.shape, strict=True))
     target = tuple(slice(max(step, 0), max(size + min(step, 0), 0)) for step, size in pairs)
     source = tuple(slice(max(-step, 0), max(size - max(step, 0), 0)) for step, size in pairs)
     moved[target] = volume[source]

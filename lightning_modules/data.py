@@ -11,29 +11,30 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from tasks.records import TrainingRow
-from tasks.science.arrays import Volume
+from tasks.science.arrays import Channels
 
 from .augmentation import Augmentation
 
 Item = tuple[int, Tensor, Tensor]
 
 
-def read_volume(path: Path) -> Volume:
+def read_volume(path: Path) -> Channels:
     """Read one prepared scan.
 
     Args:
-        path: A `.npy` file of shape (i, j, k), floating point.
+        path: A `.npy` file of shape (channels, i, j, k), floating point.
 
     Returns:
-        Unitless z-scored intensities, float32, shape (i, j, k).
+        Unitless intensities, float32, shape (channels, i, j, k).
 
     Raises:
         ValueError: The file holds something else, or values that are not finite.
     """
     stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    if stored.ndim != 3 or stored.dtype.kind != "f":
+    if stored.ndim != 4 or stored.dtype.kind != "f":
         raise ValueError(
-            f"{path} holds {stored.dtype} of shape {stored.shape}; expected a prepared scan: floats of shape (i, j, k)."
+            f"{path} holds {stored.dtype} of shape {stored.shape}; expected a prepared scan: floats of shape "
+            "(channels, i, j, k)."
         )
     volume = np.array(stored, dtype=np.float32)
     if not np.isfinite(volume).all():
@@ -45,7 +46,7 @@ def common_grid(rows: Sequence[TrainingRow]) -> tuple[int, ...]:
     """Check that all scans share a grid, before hours of training rather than in the middle of them.
 
     Returns:
-        The shape (i, j, k) in voxels.
+        The shape (channels, i, j, k).
 
     Raises:
         ValueError: Two scans differ in shape.
@@ -73,13 +74,13 @@ class PreparedScans(Dataset[Item]):
         return len(self.rows)
 
     def __getitem__(self, epoch_and_index: tuple[int, int]) -> Item:
-        """Return (index, volume float32 of shape (1, i, j, k), age in years as float64)."""
+        """Return (index, volume float32 of shape (channels, i, j, k), age in years as float64)."""
         epoch, index = epoch_and_index
         row = self.rows[index]
         volume = read_volume(Path(row.path))
         if self.augmentation is not None:
             volume = self.augmentation.apply(volume, row.scan_id, epoch)
-        return index, torch.from_numpy(volume)[None], torch.tensor(row.age_years, dtype=torch.float64)
+        return index, torch.from_numpy(volume), torch.tensor(row.age_years, dtype=torch.float64)
 
 
 def epoch_batches(n_scans: int, batch_size: int, ranks: int, seed: int, epoch: int) -> list[list[int]]:

@@ -25,7 +25,7 @@ def predict_ages(
     Args:
         network_spec: The specification that the weights were fitted with.
         weights_path: A safetensors file.
-        volume_paths: `.npy` files of prepared scans on one grid, shape (i, j, k).
+        volume_paths: `.npy` files of prepared scans on one grid, shape (channels, i, j, k).
         batch_size: Scans at a time; bounds memory.
 
     Returns:
@@ -39,7 +39,7 @@ def predict_ages(
     ages: list[np.ndarray] = []
     for start in range(0, len(volume_paths), batch_size):
         volumes = np.stack([read_volume(Path(path)) for path in volume_paths[start : start + batch_size]])
-        batch = torch.from_numpy(volumes)[:, None].to(device)
+        batch = torch.from_numpy(volumes).to(device)
         ages.append(expected_ages_of(network, network_spec, batch).numpy())
     predicted = np.concatenate(ages) if ages else np.empty(0, dtype=np.float64)
     if not np.isfinite(predicted).all():

@@ -12,6 +12,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 Role = Literal["train", "external", "clinical"]
+Contrast = Literal["T1w", "T2w", "FLAIR"]
+Channel = Literal["T1w", "T2w", "FLAIR", "ratio"]
+RecipeName = Literal["t1w", "flair", "t1w_t2w_ratio", "clinical_2d", "multichannel"]
 SplitName = Literal["train", "validation", "calibration", "test"]
 FORBID_UNKNOWN_KEYS: dict[str, Any] = {"extra": "forbid"}
 
@@ -41,9 +44,32 @@ class ScanRejected(Exception):
         return f"{self.stage}: {self.reason}"
 
 
+def content_key(sha256s: tuple[str, ...], template: str = "") -> str:
+    """Name what a prepared scan is made from, beside its recipe.
+
+    Args:
+        sha256s: Of the images' bytes, the scan's own first.
+        template: Name of the template that its age chose, where the recipe gives several.
+
+    Returns:
+        The image's own hash where that is all, else a digest of everything.
+    """
+    return sha256s[0] if len(sha256s) == 1 and not template else digest([*sha256s, template])
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """One image file: where its bytes are and what they hash to."""
+
+    modality: str
+    uri: str
+    size_bytes: int
+    sha256: str
+
+
 @dataclass(frozen=True)
 class ScanRef:
-    """One indexed scan: where its bytes are and what they hash to."""
+    """One indexed scan, with the other images of its session that its recipe needs, and the template for its age."""
 
     scan_id: str
     cohort: str
@@ -54,11 +80,23 @@ class ScanRef:
     uri: str
     size_bytes: int
     sha256: str
+    companions: tuple[ImageRef, ...] = ()
+    template: str = ""
+
+    @property
+    def images(self) -> tuple[ImageRef, ...]:
+        """Every image that the scan is prepared from, its own first."""
+        return (ImageRef(self.modality, self.uri, self.size_bytes, self.sha256), *self.companions)
+
+    @property
+    def key(self) -> str:
+        """Names the prepared scan in the store."""
+        return content_key(tuple(image.sha256 for image in self.images), self.template)
 
 
 @dataclass(frozen=True)
 class PreparedScan:
-    """A scan on the study's grid in the store."""
+    """A scan on the study's grid in the store; `sha256` is the key of the `ScanRef`."""
 
     scan_id: str
     sha256: str
@@ -68,7 +106,7 @@ class PreparedScan:
 
 @dataclass(frozen=True)
 class Excluded:
-    """A scan that is not used, at which stage and why, in words that a user can act on."""
+    """A scan that is not used, at which stage and why, in words that a user can act on; `sha256` as in PreparedScan."""
 
     scan_id: str
     sha256: str
@@ -77,15 +115,60 @@ class Excluded:
 
 
 @dataclass(frozen=True)
+class TemplateSpec:
+    """A template that takes MNI's place for scans of some ages: skull-stripped NIfTI files on one grid.
+
+    Attributes:
+        name: Names its space in sidecars and exported files.
+        t1: Path or URL of its T1w intensities.
+        grey: Path or URL of its grey matter probability.
+        white: Path or URL of its white matter probability.
+        brain: Path or URL of its brain mask; "" takes what is not 0 in `t1`.
+        ages_months: Youngest and oldest age that it serves; the first template that fits is taken.
+        sha256: Digest of the files' bytes; padflow fills it in and refuses files that have changed.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
+
+    name: str
+    t1: str
+    grey: str
+    white: str
+    brain: str = ""
+    ages_months: tuple[float, float] = (0.0, 1500.0)
+    sha256: str = ""
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Which file is where."""
+        named = {"t1": self.t1, "grey": self.grey, "white": self.white, "brain": self.brain}
+        return {which: uri for which, uri in named.items() if uri}
+
+
+CHANNELS_OF: dict[RecipeName, tuple[Channel, ...]] = {
+    "t1w": ("T1w",),
+    "flair": ("FLAIR",),
+    "t1w_t2w_ratio": ("ratio",),
+    "clinical_2d": ("T1w",),
+    "multichannel": ("T1w", "T2w", "ratio"),
+}
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How a raw scan becomes a prepared one. Every field alters the output, so every field is part of its key.
 
     Attributes:
-        modality: BIDS suffix of the scans that the recipe takes.
+        name: `t1w`; `flair` (FLAIR→T1w→template in one resampling); `t1w_t2w_ratio`; `clinical_2d` (T1w of thick
+            slices); `multichannel` (T1w, T2w and their ratio).
+        channels: Of the prepared volume, in order; empty takes those of the recipe's name.
+        reference: The contrast that is registered to the template; the session's others are registered to it. A
+            `flair` recipe with the reference FLAIR needs no T1w: another input contract, so another key.
         resolution_mm: Isotropic voxel size of the prepared grid.
-        field_of_view_mm: Extent of the prepared grid in MNI space, (x, y, z); 160×192×160 after Peng et al. 2021.
-        mask: Where the brain mask comes from. `provided`: the input is skull-stripped; `template`: the MNI mask
-            through the registration; `auto`: detect which of the two it is.
+        field_of_view_mm: Extent of the prepared grid in template space, (x, y, z); 160×192×160 after Peng et al. 2021.
+        templates: Templates by age; empty takes MNI for everybody.
+        mask: Where the brain mask comes from. `provided`: the input is skull-stripped; `template`: the template's
+            mask through the registration; `auto`: detect which of the two it is.
         bias_correction: Whether N4 runs.
         clip_percentiles: Intensity percentiles within the brain that bound the values before the z-score.
         seed: Seed of the registration's sampling.
@@ -93,13 +176,34 @@ class Recipe:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
 
-    modality: str = "T1w"
+    name: RecipeName = "t1w"
+    channels: tuple[Channel, ...] = ()
+    reference: Contrast = "T1w"
     resolution_mm: float = 1.0
     field_of_view_mm: tuple[float, float, float] = (160.0, 192.0, 160.0)
+    templates: tuple[TemplateSpec, ...] = ()
     mask: Literal["auto", "provided", "template"] = "auto"
     bias_correction: bool = True
     clip_percentiles: tuple[float, float] = (0.5, 99.5)
     seed: int = 0
+
+    @property
+    def channel_names(self) -> tuple[Channel, ...]:
+        """Channels of the prepared volume, in order."""
+        return self.channels or CHANNELS_OF[self.name]
+
+    @property
+    def contrasts(self) -> tuple[Contrast, ...]:
+        """BIDS suffixes of the images that a session must have; the first names the scan."""
+        shown = [c for channel in self.channel_names for c in (("T1w", "T2w") if channel == "ratio" else (channel,))]
+        return tuple(dict.fromkeys((*shown, self.reference)))  # type: ignore[arg-type]
+
+    def template_for(self, age_months: float) -> str | None:
+        """Name of the template for an age; "" is MNI, None says that no template serves it."""
+        if not self.templates:
+            return ""
+        fits = [t.name for t in self.templates if t.ages_months[0] <= age_months <= t.ages_months[1]]
+        return fits[0] if fits else None
 
 
 @dataclass(frozen=True)
@@ -113,6 +217,7 @@ class NetworkSpec:
         bin_width_years: Width of a bin.
         label_sigma_years: Width of the soft label (Peng et al. 2021: 1 year).
         dropout: Probability before the last convolution.
+        input_channels: Of the prepared volumes; a study takes it from its recipe.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
@@ -123,6 +228,7 @@ class NetworkSpec:
     bin_width_years: float = 1.0
     label_sigma_years: float = 1.0
     dropout: float = 0.5
+    input_channels: int = 1
 
 
 @dataclass(frozen=True)

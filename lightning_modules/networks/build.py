@@ -29,6 +29,9 @@ class NetworkShape(AgeBinSpec, Protocol):
     @property
     def dropout(self) -> float: ...
 
+    @property
+    def input_channels(self) -> int: ...
+
 
 def build_network(spec: NetworkShape) -> SFCN:
     """Build the network that a specification names, with random weights.
@@ -38,7 +41,12 @@ def build_network(spec: NetworkShape) -> SFCN:
     """
     if spec.name != "sfcn":
         raise ValueError(f"no network is called {spec.name!r}; known: 'sfcn'.")
-    return SFCN(channels=spec.channels, bins=len(bin_centres_years(spec)), dropout=spec.dropout)
+    return SFCN(
+        channels=spec.channels,
+        bins=len(bin_centres_years(spec)),
+        dropout=spec.dropout,
+        input_channels=spec.input_channels,
+    )
 
 
 def load_network(spec: NetworkShape, weights_path: Path) -> SFCN:
@@ -82,7 +90,7 @@ def expected_ages_of(network: SFCN, spec: AgeBinSpec, volumes: Tensor) -> Tensor
     Args:
         network: As `load_network` returns it, on any device.
         spec: Its specification.
-        volumes: Unitless z-scored intensities, float32, shape (n, 1, i, j, k), on the network's device.
+        volumes: Unitless z-scored intensities, float32, shape (n, channels, i, j, k), on the network's device.
 
     Returns:
         Years, float64, shape (n,), on the CPU.

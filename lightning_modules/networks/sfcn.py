@@ -17,13 +17,14 @@ class SFCN(nn.Module):
     Reference: Peng et al. 2021, doi:10.1016/j.media.2020.101871.
     """
 
-    def __init__(self, channels: Sequence[int], bins: int, dropout: float) -> None:
+    def __init__(self, channels: Sequence[int], bins: int, dropout: float, input_channels: int = 1) -> None:
         """Lay out the blocks.
 
         Args:
             channels: Feature maps per block, two blocks or more; (32, 64, 128, 256, 256, 64) in the paper.
             bins: Age bins.
             dropout: Probability of dropping a feature before the last convolution.
+            input_channels: Channels of the prepared volumes.
 
         Raises:
             ValueError: Fewer than two blocks, or a probability outside [0, 1).
@@ -33,13 +34,14 @@ class SFCN(nn.Module):
             raise ValueError(f"channels is {tuple(channels)}; give two blocks or more, each of one channel or more.")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is {dropout}; give a probability from 0 up to, not including, 1.")
-        halvings = zip((1, *channels[:-2]), channels[:-1], strict=True)
+        halvings = zip((input_channels, *channels[:-2]), channels[:-1], strict=True)
         self.blocks = nn.Sequential(*(_halving_block(before, after) for before, after in halvings))
         self.mixing = nn.Sequential(
             nn.Conv3d(channels[-2], channels[-1], kernel_size=1), nn.BatchNorm3d(channels[-1]), nn.ReLU()
         )
         self.dropout = nn.Dropout(dropout)
         self.bins = nn.Conv3d(channels[-1], bins, kernel_size=1)
+        self.input_channels = input_channels
         self.smallest_side_voxels = 2 ** (len(channels) - 1)
         # Channels last in memory makes a step on the CPU about a third faster.
         self.blocks.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
@@ -48,19 +50,23 @@ class SFCN(nn.Module):
         """Map prepared volumes to logits over the age bins.
 
         Args:
-            volumes: Unitless z-scored intensities, float32, shape (n, 1, i, j, k).
+            volumes: Unitless z-scored intensities, float32, shape (n, input channels, i, j, k).
 
         Returns:
             Unnormalised log probabilities, float32, shape (n, bins).
 
         Raises:
-            ValueError: Not one channel, or a grid that the poolings would shrink to nothing.
+            ValueError: Other channels than the network takes, or a grid that the poolings would shrink to nothing.
         """
-        if volumes.ndim != 5 or volumes.shape[1] != 1 or min(volumes.shape[2:]) < self.smallest_side_voxels:
+        if (
+            volumes.ndim != 5
+            or volumes.shape[1] != self.input_channels
+            or min(volumes.shape[2:]) < self.smallest_side_voxels
+        ):
             raise ValueError(
-                f"expected volumes of shape (n, 1, i, j, k) with every side at least {self.smallest_side_voxels} "
-                f"voxels ({len(self.blocks)} poolings), got {tuple(volumes.shape)}; prepare at a finer resolution or "
-                "give fewer channels."
+                f"expected volumes of shape (n, {self.input_channels}, i, j, k) with every side at least "
+                f"{self.smallest_side_voxels} voxels ({len(self.blocks)} poolings), got {tuple(volumes.shape)}; "
+                "prepare at a finer resolution or give fewer channels."
             )
         features = self.mixing(self.blocks(volumes.contiguous(memory_format=torch.channels_last_3d)))
         pooled = features.mean(dim=(2, 3, 4), keepdim=True)

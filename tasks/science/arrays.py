@@ -11,5 +11,6 @@ from jaxtyping import Bool, Float, Shaped
 Volume = Float[np.ndarray, "i j k"]
 Mask = Bool[np.ndarray, "i j k"]
 Affine = Float[np.ndarray, "4 4"]
+Channels = Float[np.ndarray, "channels i j k"]
 Points = Float[np.ndarray, "n 3"]
 AnyVolume = Shaped[np.ndarray, "i j k"]

@@ -11,7 +11,7 @@ import pandas as pd
 
 from infra import layout
 from infra.storage import BidsRoot, Store
-from tasks.records import Excluded, ScanRef, digest
+from tasks.records import Excluded, ImageRef, Recipe, ScanRef, digest
 from tasks.science.cohort.bids import BidsIndex, FileInfo, index_bids
 from tasks.science.cohort.selection import Selection, select_scans
 
@@ -33,15 +33,29 @@ class IndexedCohort:
         paths = self.tables.manifest.set_index("scan_id")["path"]
         return {str(scan_id): f"{self.root}/{path}" for scan_id, path in paths.items()}
 
-    def select(self, modality: str, select: dict[str, tuple[str | float, ...]]) -> Selection:
+    def select(self, recipe: Recipe, select: dict[str, tuple[str | float, ...]]) -> Selection:
         """The scans that a study uses, with what is excluded or unused and why."""
-        return select_scans(self.tables, modality, select)
+        return select_scans(self.tables, recipe, select)
 
     def scan_refs(self, scans: pd.DataFrame) -> list[ScanRef]:
-        """Records of manifest rows."""
-        columns = ["scan_id", "cohort", "participant_id", "session_id", "run", "modality", "size_bytes", "sha256"]
-        rows = scans[columns].to_dict("records")
-        return [ScanRef(uri=self.uris[str(row["scan_id"])], **{str(k): v for k, v in row.items()}) for row in rows]
+        """Records of selected scans, with the images that go with each."""
+        columns = ["scan_id", "cohort", "participant_id", "session_id", "run", "modality", "size_bytes", "template"]
+        rows = scans[[*columns, "image_sha256", "companions"]].to_dict("records")
+        return [
+            ScanRef(
+                uri=self.uris[str(row["scan_id"])],
+                sha256=str(row["image_sha256"]),
+                companions=tuple(self._images[name] for name in str(row["companions"]).split()),
+                **{name: row[name] for name in columns},
+            )
+            for row in rows
+        ]
+
+    @cached_property
+    def _images(self) -> dict[str, ImageRef]:
+        columns = ["modality", "size_bytes", "sha256"]
+        rows = self.tables.manifest.set_index("scan_id")[columns].itertuples(name=None)
+        return {scan_id: ImageRef(modality, self.uris[scan_id], size, sha) for scan_id, modality, size, sha in rows}
 
 
 def index_cohort(

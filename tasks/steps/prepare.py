@@ -11,7 +11,8 @@ import numpy as np
 
 from infra import layout
 from infra.storage import Store, read_uri
-from tasks.records import Excluded, PreparedScan, Recipe, ScanRef, ScanRejected
+from infra.templates import load_template
+from tasks.records import Excluded, ImageRef, PreparedScan, Recipe, ScanRef, ScanRejected
 from tasks.science.imaging.recipe import prepare_scan, recipe_digest
 
 
@@ -31,7 +32,7 @@ def prepare_one(store_url: str, cache: str, scan: ScanRef, recipe: Recipe, recip
     Args:
         store_url: Where outputs go.
         cache: Local cache folder of that store.
-        scan: Which scan; its bytes are checked against its hash before anything else.
+        scan: Which scan; the bytes of its images are checked against their hashes before anything else.
         recipe: How to prepare it.
         recipe_key: The recipe's digest, computed once by the flow.
 
@@ -44,28 +45,40 @@ def prepare_one(store_url: str, cache: str, scan: ScanRef, recipe: Recipe, recip
     if recipe_digest(recipe) != recipe_key:
         raise OSError("this worker's numerical libraries differ from the flow's; install the same lock on every worker")
     store = open_store(store_url, cache)
-    content = read_uri(scan.uri)
-    found = hashlib.sha256(content).hexdigest()
-    if found != scan.sha256:
-        raise SourceChanged(
-            f"{scan.uri}: content is sha256 {found[:8]}…, the manifest says {scan.sha256[:8]}….\n"
-            "The object changed after the manifest was built; run again, with --rehash if size and date are unchanged."
-        )
+    contents = {image.modality: read_checked(image) for image in scan.images}
+    template = load_template(recipe, scan.template)
     try:
-        prepared = prepare_scan(content, recipe)
+        prepared = prepare_scan(contents, recipe, template)
     except ScanRejected as rejection:
-        return write_exclusion(store, recipe_key, Excluded(scan.scan_id, found, rejection.stage, rejection.reason))
+        return write_exclusion(store, recipe_key, Excluded(scan.scan_id, scan.key, rejection.stage, rejection.reason))
     except OSError:
         raise
     except Exception as error:
         # A scan that trips over a fault of ours must not stop the other ten thousand; the reason says what to report.
         reason = f"unexpected {type(error).__name__}: {error}; report it with this scan's header, then --retry-excluded"
-        return write_exclusion(store, recipe_key, Excluded(scan.scan_id, found, "unexpected", reason))
+        return write_exclusion(store, recipe_key, Excluded(scan.scan_id, scan.key, "unexpected", reason))
     buffer = io.BytesIO()
     np.save(buffer, prepared.volume, allow_pickle=False)
-    store.write(layout.prepared_volume(recipe_key, found), buffer.getvalue())
-    store.write_json(layout.prepared_sidecar(recipe_key, found), {**prepared.sidecar, "quality": prepared.quality})
-    return PreparedScan(scan.scan_id, found, layout.prepared_volume(recipe_key, found), prepared.quality)
+    store.write(layout.prepared_volume(recipe_key, scan.key), buffer.getvalue())
+    sources = [{"modality": image.modality, "sha256": image.sha256} for image in scan.images]
+    store.write_json(layout.prepared_sidecar(recipe_key, scan.key), {**prepared.sidecar, "sources": sources})
+    return PreparedScan(scan.scan_id, scan.key, layout.prepared_volume(recipe_key, scan.key), prepared.quality)
+
+
+def read_checked(image: ImageRef) -> bytes:
+    """All bytes of an image, if they are still those of the manifest.
+
+    Raises:
+        SourceChanged: They are not.
+    """
+    content = read_uri(image.uri)
+    found = hashlib.sha256(content).hexdigest()
+    if found != image.sha256:
+        raise SourceChanged(
+            f"{image.uri}: content is sha256 {found[:8]}…, the manifest says {image.sha256[:8]}….\n"
+            "The object changed after the manifest was built; run again, with --rehash if size and date are unchanged."
+        )
+    return content
 
 
 def write_exclusion(store: Store, recipe_key: str, excluded: Excluded) -> Excluded:

@@ -94,7 +94,7 @@ def on_cluster(
         Each scan with its result, or with the exception that ended it, as they finish.
     """
     # Dask takes equal keys for one task, and another study on a shared scheduler may hold a scan of this name.
-    keys = [f"prepare-{scan.sha256[:16]}-{uuid.uuid4().hex}" for scan in scans]
+    keys = [f"prepare-{scan.key[:16]}-{uuid.uuid4().hex}" for scan in scans]
     futures = client.map(work, scans, pure=False, retries=STORAGE_RETRIES - 1, key=keys)
     owners = dict(zip(futures, scans, strict=True))
     finished = as_completed(futures)
@@ -120,4 +120,4 @@ def _settle(store: Store, recipe_key: str, scan: ScanRef, result: Any) -> Any:
         f"its worker died {WORKER_DEATHS_TOLERATED + 1} times while preparing it (out of memory, most likely); "
         "check the image's dimensions, or give workers more with PADFLOW_WORKER_MEMORY and run with --retry-excluded"
     )
-    return write_exclusion(store, recipe_key, Excluded(scan.scan_id, scan.sha256, "worker", reason))
+    return write_exclusion(store, recipe_key, Excluded(scan.scan_id, scan.key, "worker", reason))

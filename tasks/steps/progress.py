@@ -11,7 +11,7 @@ import pandas as pd
 from infra import layout
 from infra.storage import Store
 from infra.study import CohortSpec, Study
-from tasks.records import Excluded, ScanRef, digest
+from tasks.records import Excluded, Recipe, ScanRef, digest
 from tasks.science.cohort.selection import SUPERSEDED, Selection
 from tasks.steps.index import IndexedCohort, selection_exclusions
 
@@ -49,14 +49,16 @@ class CohortState:
     def clinical_digest(self) -> str:
         """Names the values beside the scans, which associations use."""
         # A file that was copied anew, or moved, still shows the same person.
-        of_files = ["path", "size_bytes", "version", "entities", "run"]
+        of_files = ["path", "size_bytes", "version", "entities", "run", "image_sha256", "companions"]
         table = self.prepared.drop(columns=of_files, errors="ignore").sort_values("scan_id")
         return digest(table.to_csv(index=False))
 
 
-def cohort_state(store: Store, spec: CohortSpec, indexed: IndexedCohort, modality: str, recipe_key: str) -> CohortState:
+def cohort_state(
+    store: Store, spec: CohortSpec, indexed: IndexedCohort, recipe: Recipe, recipe_key: str
+) -> CohortState:
     """Compare a cohort's index with what the store holds of it, by one listing."""
-    selection = indexed.select(modality, spec.select)
+    selection = indexed.select(recipe, spec.select)
     names = store.names(layout.prepared_folder(recipe_key))
     shas = selection.scans["sha256"]
     is_prepared = shas.map(lambda sha: f"{sha}.json" in names and f"{sha}.npy" in names).astype(bool)

@@ -154,7 +154,7 @@ def _examples(study: Study, store: Store, states: list[CohortState]) -> tuple[tu
     pictures = []
     for row in chosen.to_dict("records"):
         path = store.local_path(layout.prepared_volume(states[0].recipe_key, str(row["sha256"])))
-        volume = np.load(path, allow_pickle=False).astype(np.float32)
+        volume = np.load(path, allow_pickle=False)[0].astype(np.float32)
         label = f"{row['scan_id']}, {row['age_years']:.0f} years"
         pictures.append((label, montage_png(volume, affine)))
     return tuple(pictures)

@@ -15,12 +15,12 @@ import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from infra import layout, registry, tracking
+from infra import layout, registry, templates, tracking
 from infra.launch import run_training, training_processes
 from infra.settings import Settings
 from infra.storage import Store, replace_file
 from infra.study import Study
-from tasks.records import AgeBias, TrainingJob, TrainingRow, as_json, digest
+from tasks.records import AgeBias, Recipe, TrainingJob, TrainingRow, as_json, digest
 from tasks.science.cohort.splits import assign_splits, refuse_leaks
 from tasks.science.statistics.age_bias import fit_age_bias
 from tasks.steps.progress import CohortState
@@ -69,8 +69,8 @@ def _labelled(state: CohortState, scans: pd.DataFrame) -> pd.DataFrame:
 
 def _sourced(state: CohortState) -> pd.DataFrame:
     # Two cohorts of one data set share its people, so a subject is known by the data set and not by the cohort.
-    columns = ["scan_id", "participant_id", "sha256"]
-    return state.prepared[columns].assign(cohort=state.indexed.root, role=state.spec.role)
+    named = state.prepared[["scan_id", "participant_id"]]
+    return named.assign(sha256=state.prepared["image_sha256"], cohort=state.indexed.root, role=state.spec.role)
 
 
 def _fit_key(study: Study, recipe_key: str, rows: pd.DataFrame) -> str:
@@ -214,12 +214,23 @@ def register_fit(
         weights = [store.read(key) for key in keys]
         if [hashlib.sha256(content).hexdigest() for content in weights] != record["weights_sha256"]:
             raise OSError(f"the weights under {layout.fit_folder(record['fit_key'])} are not those that were fitted")
-        version = registry.register(client, run_id, study.registered_model, contract, weights)
+        version = registry.register(
+            client, run_id, study.registered_model, contract, weights, _template_files(study.recipe)
+        )
     except BaseException:
         tracking.finish_run(client, run_id, succeeded=False)
         raise
     tracking.finish_run(client, run_id, succeeded=True)
     return _keep_registration(study, settings, store, record["fit_key"], version)
+
+
+def _template_files(recipe: Recipe) -> dict[str, bytes]:
+    """The recipe's templates, which travel with the model: a consumer need not reach where the study found them."""
+    return {
+        templates.travelling_name(spec, which): content
+        for spec in recipe.templates
+        for which, content in templates.template_contents(spec).items()
+    }
 
 
 def _keep_registration(

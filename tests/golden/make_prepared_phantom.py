@@ -23,7 +23,7 @@ def figures(folder: Path) -> dict[str, Any]:
     """Prepare one phantom head and describe the outcome: block means, quality, transform."""
     truth = write_phantom(PhantomSpec(subjects=1, sites=1, seed=7, patients=0.0, spacing_mm=3.0), folder / "phantom")
     prepared = prepare_scan((truth.root / truth.scans[0].path).read_bytes(), Recipe(resolution_mm=4.0))
-    blocks = prepared.volume.astype(np.float64).reshape(4, 10, 4, 12, 4, 10).mean(axis=(1, 3, 5))
+    blocks = prepared.volume[0].astype(np.float64).reshape(4, 10, 4, 12, 4, 10).mean(axis=(1, 3, 5))
     return {
         "recipe_version": RECIPE_VERSION,
         "block_means": np.round(blocks, 4).ravel().tolist(),

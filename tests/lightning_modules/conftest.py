@@ -36,7 +36,7 @@ def job_of(tmp_path_factory: pytest.TempPathFactory) -> JobMaker:
         for split, count in counts.items():
             for number in range(count):
                 age_years = float(random.uniform(20, 85))
-                volume = random.normal(age_years / 50 - 1, 0.2, GRID).astype(np.float16)
+                volume = random.normal(age_years / 50 - 1, 0.2, (1, *GRID)).astype(np.float16)
                 path = folder / f"{split}-{number}.npy"
                 np.save(path, volume)
                 rows.append(TrainingRow(path.stem, f"sub-{path.stem}", str(path), age_years, split))

@@ -57,7 +57,7 @@ def test_predictions_do_not_depend_on_company_or_batch(tmp_path: Path) -> None:
     weights = saved(SMALL, tmp_path / "weights.safetensors")
     paths = [tmp_path / f"{number}.npy" for number in range(5)]
     for number, path in enumerate(paths):
-        np.save(path, np.random.default_rng(number).normal(size=(8, 9, 10)).astype(np.float16))
+        np.save(path, np.random.default_rng(number).normal(size=(1, 8, 9, 10)).astype(np.float16))
     together = predict_ages(SMALL, weights, paths, batch_size=4)
     alone = np.concatenate([predict_ages(SMALL, weights, [path]) for path in paths])
     assert together.dtype == np.float64
@@ -99,10 +99,10 @@ def test_a_network_in_training_mode_does_not_predict() -> None:
 @pytest.mark.parametrize(
     ("volume", "message"),
     [
-        (np.full((8, 8, 8), np.nan, np.float16), "not finite"),
-        (np.zeros((8, 8), np.float16), r"expected a prepared scan"),
-        (np.zeros((8, 8, 8), np.int16), r"expected a prepared scan"),
-        (np.array([[[None]]]), "Python objects"),
+        (np.full((1, 8, 8, 8), np.nan, np.float16), "not finite"),
+        (np.zeros((8, 8, 8), np.float16), r"expected a prepared scan"),
+        (np.zeros((1, 8, 8, 8), np.int16), r"expected a prepared scan"),
+        (np.array([[[[None]]]]), "Python objects"),
     ],
 )
 def test_a_file_that_is_no_prepared_scan_is_refused(tmp_path: Path, volume: np.ndarray, message: str) -> None:
@@ -124,7 +124,7 @@ from pathlib import Path
 import torch
 from carried.inner.build import expected_ages_of, load_network
 spec = SimpleNamespace(name="sfcn", channels=(3, 5, 4), age_range_years=(10.0, 100.0), bin_width_years=3.0,
-                       label_sigma_years=1.0, dropout=0.5)
+                       label_sigma_years=1.0, dropout=0.5, input_channels=1)
 network = load_network(spec, Path({str(weights)!r}))
 age, = expected_ages_of(network, spec, torch.ones(1, 1, 8, 9, 10)).tolist()
 assert not {{"tasks", "lightning_modules", "pytorch_lightning"}} & set(sys.modules)

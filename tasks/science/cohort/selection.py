@@ -10,7 +10,9 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
+from ...records import Recipe, content_key
 from .bids import BidsIndex
+from .companions import with_companions
 from .manifest import MANIFEST_DTYPES, check_manifest, same_content
 from .problems import examples
 from .tsv import as_number
@@ -29,7 +31,9 @@ class Selection:
     """A cohort's scans in three parts: every manifest row stands in exactly one.
 
     Attributes:
-        scans: Manifest rows that the study uses, each joined with its session's clinical row.
+        scans: Manifest rows that the study uses, each joined with its session's clinical row. `sha256` names all
+            that a scan is prepared from; `image_sha256` its own file; `companions` the scan_ids of the other images
+            that it needs, joined by blanks; `template` the one for its age.
         excluded: Rows that the study asked for and cannot use: scan_id, participant_id, sha256, stage, reason.
         unused: Rows that the study did not ask for: scan_id, reason.
     """
@@ -40,36 +44,61 @@ class Selection:
 
 
 def select_scans(
-    index: BidsIndex, modality: str, select: Mapping[str, Sequence[str | float | int]] = EVERYTHING
+    index: BidsIndex, recipe: Recipe, select: Mapping[str, Sequence[str | float | int]] = EVERYTHING
 ) -> Selection:
     """Take at most one usable scan per session, with its age, and say why each other scan is not taken.
 
+    Where a recipe needs several images of a session, the first contrast's stands for the scan, and goes with the
+    plainest usable image of each other contrast.
+
     Args:
         index: A cohort's index.
-        modality: BIDS suffix of the scans to use.
+        recipe: Says which contrasts a session must have.
         select: Column of the manifest or clinical table to accepted values; a scan must match every column.
 
     Returns:
         The partition of the manifest.
 
     Raises:
-        ValueError: The cohort has no scan of this modality, or `select` names a column or value that is not there.
+        ValueError: The cohort has no scan of a contrast, or `select` names a column or value that is not there.
     """
     rows = check_manifest(index.manifest).merge(
         index.clinical, on=["participant_id", "session_id"], how="left", validate="many_to_one"
     )
-    _refuse_absent_modality(rows, modality)
-    unused = _why_unused(rows, index.clinical, modality, select)
+    for contrast in recipe.contrasts:
+        _refuse_absent_modality(rows, contrast)
+    unused = _why_unused(rows, index.clinical, recipe.contrasts, select)
     reasons = _why_excluded(rows, unused == "")
+    needed = _with_template(with_companions(rows.assign(unused=unused, why=reasons), recipe.contrasts), recipe)
+    unused, reasons = needed.pop("unused"), needed.pop("why")
     asked, usable = unused == "", reasons == ""
+    sha256_of = dict(zip(rows["scan_id"], rows["sha256"], strict=True))
     excluded = rows.loc[asked & ~usable, ["scan_id", "participant_id", "sha256"]]
     return Selection(
-        scans=rows[asked & usable].reset_index(drop=True),
+        scans=_with_keys(needed[asked & usable], sha256_of).reset_index(drop=True),
         excluded=excluded.assign(stage=_stages(reasons[asked & ~usable]), reason=reasons[asked & ~usable])
         .astype("str")
         .reset_index(drop=True),
         unused=rows.loc[~asked, ["scan_id"]].assign(reason=unused[~asked]).astype("str").reset_index(drop=True),
     )
+
+
+def _with_template(rows: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
+    if not recipe.templates:
+        return rows.assign(template="")
+    names = [recipe.template_for(12.0 * age) for age in rows["age_years"]]
+    served = pd.Series([name is not None for name in names], rows.index)
+    why = _reasons(rows, ~served & rows["age_years"].notna(), "no template of the recipe serves its age")
+    return rows.assign(template=[name or "" for name in names], why=rows["why"].where(rows["why"] != "", why))
+
+
+def _with_keys(scans: pd.DataFrame, sha256_of: Mapping[str, str]) -> pd.DataFrame:
+    """Name what each scan is prepared from: its own bytes, its companions' and its template."""
+    parts = zip(scans["sha256"], scans["companions"], scans["template"], strict=True)
+    keys = [
+        content_key((own, *(sha256_of[name] for name in others.split())), template) for own, others, template in parts
+    ]
+    return scans.assign(image_sha256=scans["sha256"], sha256=pd.Series(keys, scans.index, dtype="str"))
 
 
 def _refuse_absent_modality(rows: pd.DataFrame, modality: str) -> None:
@@ -83,9 +112,12 @@ def _refuse_absent_modality(rows: pd.DataFrame, modality: str) -> None:
 
 
 def _why_unused(
-    rows: pd.DataFrame, clinical: pd.DataFrame, modality: str, select: Mapping[str, Sequence[str | float | int]]
+    rows: pd.DataFrame,
+    clinical: pd.DataFrame,
+    contrasts: Sequence[str],
+    select: Mapping[str, Sequence[str | float | int]],
 ) -> pd.Series:
-    why = _reasons(rows, rows["modality"] != modality, "another modality: " + rows["modality"])
+    why = _reasons(rows, ~rows["modality"].isin(contrasts), "another modality: " + rows["modality"])
     for column, accepted in select.items():
         values = _accepted_values(rows, clinical, column, accepted)
         shown = rows[column].astype("str").fillna("missing")
@@ -170,8 +202,8 @@ def _why_ambiguous(rows: pd.DataFrame) -> pd.Series:
 
 
 def _why_superseded(rows: pd.DataFrame, usable: pd.Series) -> pd.Series:
-    """One scan per session: the plainest name, then the last run."""
-    sessions = list(zip(rows["participant_id"], rows["session_id"], strict=True))
+    """One scan per session and contrast: the plainest name, then the last run."""
+    sessions = list(zip(rows["participant_id"], rows["session_id"], rows["modality"], strict=True))
     names, entities, runs = rows["scan_id"].tolist(), rows["entities"].tolist(), rows["run"].tolist()
     candidates = [position for position, is_usable in enumerate(usable) if is_usable]
     best_last = sorted(candidates, key=lambda at: (entities[at], -int(runs[at] or 0), names[at]), reverse=True)

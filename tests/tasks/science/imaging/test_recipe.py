@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
-from tasks.records import Recipe, ScanRejected
+from tasks.records import Recipe, ScanRejected, TemplateSpec
 from tasks.science.imaging.orientation import apply_affine
 from tasks.science.imaging.phantom import PhantomScan, PhantomSpec, write_phantom
 from tasks.science.imaging.recipe import Prepared, prepare_scan, recipe_digest
-from tasks.science.imaging.template import mni
+from tasks.science.imaging.resampling import block_mean
+from tasks.science.imaging.template import given_template, mni
 
 RECIPE = Recipe(resolution_mm=4.0)
 REPOSITORY = Path(__file__).resolve().parents[4]
@@ -75,7 +76,7 @@ def test_output_is_as_documented(prepared: dict[str, list[Prepared]]) -> None:
     result = prepared["head"][0]
     brain = result.volume != 0
     assert result.volume.dtype == np.float16
-    assert result.volume.shape == (40, 48, 40)
+    assert result.volume.shape == (1, 40, 48, 40)
     assert result.volume[brain].astype(np.float64).mean() == pytest.approx(0, abs=0.01)
     assert result.volume[brain].astype(np.float64).std() == pytest.approx(1, abs=0.01)
     assert all(isinstance(value, float) and np.isfinite(value) for value in result.quality.values())
@@ -147,7 +148,10 @@ def test_noise_and_cut_and_skull_are_refused(cohort: Cohort) -> None:
 
 def test_digest_follows_every_field_of_the_recipe() -> None:
     changed = [
-        replace(RECIPE, modality="FLAIR"),
+        replace(RECIPE, name="flair"),
+        replace(RECIPE, name="flair", reference="FLAIR"),
+        replace(RECIPE, name="multichannel"),
+        replace(RECIPE, name="multichannel", channels=("T1w", "ratio")),
         replace(RECIPE, resolution_mm=2.0),
         replace(RECIPE, field_of_view_mm=(176.0, 208.0, 176.0)),
         replace(RECIPE, mask="template"),
@@ -155,8 +159,42 @@ def test_digest_follows_every_field_of_the_recipe() -> None:
         replace(RECIPE, clip_percentiles=(1.0, 99.0)),
         replace(RECIPE, seed=1),
     ]
-    assert len({recipe_digest(recipe) for recipe in (RECIPE, *changed)}) == 8
+    assert len({recipe_digest(recipe) for recipe in (RECIPE, *changed)}) == 11
     assert recipe_digest(RECIPE) == recipe_digest(Recipe(resolution_mm=4.0))
+    assert recipe_digest(replace(RECIPE, channels=("T1w",))) == recipe_digest(RECIPE)
+
+
+def test_a_template_is_its_bytes_wherever_it_lies() -> None:
+    given = TemplateSpec("newborn", "t1.nii", "grey.nii", "white.nii", sha256="1" * 64)
+    here, elsewhere = (replace(RECIPE, templates=(replace(given, t1=place),)) for place in ("t1.nii", "s3://b/t1.nii"))
+    assert recipe_digest(here) == recipe_digest(elsewhere) != recipe_digest(RECIPE)
+    assert recipe_digest(replace(RECIPE, templates=(replace(given, sha256="2" * 64),))) != recipe_digest(here)
+    with pytest.raises(ValueError, match="newborn"):
+        recipe_digest(replace(RECIPE, templates=(replace(given, sha256=""),)))
+
+
+def test_a_given_template_takes_the_place_of_mni(cohort: Cohort) -> None:
+    """MNI in halved voxels and stored in another order: registration must find the same place in the same space."""
+    files = {}
+    for which, layer in (("t1", mni().t1), ("grey", mni().grey), ("white", mni().white)):
+        small, small_affine = block_mean(layer, mni().affine, 2.0)
+        files[which] = stored(small[::-1], small_affine @ np.array(FLIP_X) + _shift(small.shape[0], small_affine))
+    template = given_template("halved", files)
+    content, scan = cohort["head"][0]
+    result = prepare_scan(content, RECIPE, template)
+    assert result.sidecar["space"] == "halved"
+    assert target_error_mm(np.array(result.sidecar["native_to_mni"]), np.array(scan.scanner_to_mni)) < 2.5
+    with pytest.raises(ValueError, match="different grids"):
+        given_template("mixed", {**files, "grey": stored(mni().grey, mni().affine)})
+
+
+FLIP_X = np.diag([-1.0, 1.0, 1.0, 1.0])
+
+
+def _shift(size: int, affine: np.ndarray) -> np.ndarray:
+    move = np.zeros((4, 4))
+    move[:3, 3] = affine[:3, 0] * (size - 1)
+    return move
 
 
 REAL_SCANS = {
