@@ -50,6 +50,7 @@ class _Job:
     target: Store
     there: frozenset[str]
     recipe_key: str
+    paths: dict[str, str]
 
 
 def check_target(target: Store, study: str) -> None:
@@ -93,7 +94,9 @@ def export_cohort(
     # First, since it marks the folder as this study's; the tables come last.
     target.write(DESCRIPTION, _json(description))
     target.write(".bidsignore", derivatives.BIDS_IGNORE.encode())
-    job = _Job(source, target, there, state.recipe_key)
+    manifest = state.indexed.tables.manifest
+    paths = dict(zip(manifest["scan_id"], manifest["path"], strict=True))
+    job = _Job(source, target, there, state.recipe_key, paths)
 
     def one(row: dict[str, Any]) -> ExportedScan:
         exported = _export_scan(job, row)
@@ -127,37 +130,49 @@ def _export_scan(job: _Job, row: dict[str, Any]) -> ExportedScan:
     sha256 = str(row["sha256"])
     sidecar = json.loads(job.source.read(layout.prepared_sidecar(job.recipe_key, sha256)))
     channels = [str(name) for name in sidecar.get("channels", [row["modality"]])]
-    names = DerivativeNames(str(row["scan_id"]), str(sidecar["space"]))
-    made_from = digest(["derivatives", EXPORT_VERSION, job.recipe_key, sha256, row["scan_id"], row["path"], channels])
+    reference = str(sidecar.get("reference", row["modality"]))
+    names = DerivativeNames(str(row["scan_id"]), str(sidecar["space"]), reference)
     images = [names.image(channel) for channel in channels]
-    texts = [f"{names.transform}.txt", *(f"{stem}.json" for stem in (names.transform, names.mask, *images[::-1]))]
-    files = (*(f"{stem}.nii.gz" for stem in (*images, names.mask)), *texts)
+    files = _file_names(names, images)
+    scan_ids = [str(row["scan_id"]), *str(row.get("companions", "")).split()]
+    raw = {scan_id.rsplit("_", 1)[-1]: job.paths[scan_id] for scan_id in scan_ids}
+    made_from = digest(["derivatives", EXPORT_VERSION, job.recipe_key, sha256, files, raw])
     exported = ExportedScan(files, dict(sidecar["quality"]), written=False)
-    # Written last, the first image's notes tell that everything of the scan is there.
     mark = files[-1]
-    if (
-        job.there.issuperset(files)
-        and json.loads(job.target.read(mark)).get("Padflow", {}).get("made_from") == made_from
-    ):
+    if job.there.issuperset(files) and _made_from(job.target, mark) == made_from:
         return exported
     if mark in job.there:
         job.target.delete(mark)
     volume = _read_volume(job, sha256, len(channels))
-    affine = np.array(sidecar["affine"])
-    sources = [str(row["path"])]
-    notes = {**sidecar, "scan_id": row["scan_id"], "sha256": sha256, "made_from": made_from}
+    affine, placed_by = np.array(sidecar["affine"]), derivatives.sources_of(reference, raw, reference)
     contents: dict[str, bytes] = {
         f"{names.mask}.nii.gz": nifti_gz(prepared_brain(volume), affine, sidecar["space"]),
-        f"{names.mask}.json": _json(derivatives.mask_notes(sources, sidecar)),
+        f"{names.mask}.json": _json(derivatives.mask_notes(placed_by, sidecar)),
         f"{names.transform}.txt": itk_affine(np.array(sidecar["native_to_mni"])).encode(),
-        f"{names.transform}.json": _json(derivatives.transform_notes(sources, sidecar)),
+        f"{names.transform}.json": _json(derivatives.transform_notes(placed_by, sidecar)),
     }
+    ours = {**sidecar, "scan_id": row["scan_id"], "sha256": sha256, "made_from": made_from}
     for channel, stem, data in zip(channels, images, volume, strict=True):
+        notes = derivatives.image_notes(channel, derivatives.sources_of(channel, raw, reference), sidecar)
         contents[f"{stem}.nii.gz"] = nifti_gz(data, affine, sidecar["space"])
-        contents[f"{stem}.json"] = _json({**derivatives.image_notes(channel, sources, sidecar), "Padflow": notes})
+        contents[f"{stem}.json"] = _json({**notes, "Padflow": ours})
     for file in files:
         job.target.write(file, contents[file])
     return ExportedScan(files, exported.quality, written=True)
+
+
+def _file_names(names: DerivativeNames, images: list[str]) -> tuple[str, ...]:
+    """In the order of writing: the first image's notes come last and tell that everything of the scan is there."""
+    texts = [f"{names.transform}.txt", *(f"{stem}.json" for stem in (names.transform, names.mask, *images[::-1]))]
+    return (*(f"{stem}.nii.gz" for stem in (*images, names.mask)), *texts)
+
+
+def _made_from(target: Store, mark: str) -> str | None:
+    try:
+        held = json.loads(target.read(mark))
+    except ValueError:
+        return None
+    return dict(held.get("Padflow", {})).get("made_from") if isinstance(held, dict) else None
 
 
 def _read_volume(job: _Job, sha256: str, channels: int) -> np.ndarray:

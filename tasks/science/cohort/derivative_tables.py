@@ -11,7 +11,7 @@ import pandas as pd
 from .manifest import MANIFEST_DTYPES
 
 # Of the prepared scans' table, what belongs to a file and not to a person.
-OF_SCANS = frozenset(MANIFEST_DTYPES) - {"participant_id", "session_id"}
+OF_SCANS = (frozenset(MANIFEST_DTYPES) | {"image_sha256", "companions", "template"}) - {"participant_id", "session_id"}
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 COLUMN_NOTES = {
     "age": {"Description": "Age at the scan, or at the first session that is here", "Units": "years"},

@@ -20,6 +20,7 @@ NAME_ORDER = ("sub", "ses", *ENTITY_ORDER[:-1], "from", "to", "mode", "space", "
 # BIDS has no suffix for the ratio of two contrasts; as a T1w, readers would take it for one.
 CHANNEL_SUFFIXES = {"ratio": "T1wT2wratio"}
 CHANNEL_TEXTS = {"ratio": "Ratio of T1w to T2w"}
+CHANNEL_CONTRASTS = {"ratio": ("T1w", "T2w")}
 BIDS_IGNORE = "quality.tsv\nexcluded.tsv\n*_xfm.txt\n*_xfm.json\n*_T1wT2wratio.nii.gz\n*_T1wT2wratio.json\n"
 XFM_TEXT = (
     "ITK affine in text, RAS to LPS turned as ITK wants it: maps points of the template (LPS+ mm) to points of the "
@@ -32,22 +33,24 @@ XFM_TEXT = (
 class DerivativeNames:
     """Where the files of one scan lie below the data set's root."""
 
-    def __init__(self, scan_id: str, space: str) -> None:
+    def __init__(self, scan_id: str, space: str, reference: str = "") -> None:
         """Take a scan's name apart.
 
         Args:
             scan_id: `cohort/` and the scan's BIDS name.
             space: Name of the template space; characters that a label cannot hold are left out.
+            reference: Suffix of the image that was registered to the template; the scan's own where none is given.
 
         Raises:
             ValueError: The name is not made of BIDS labels.
         """
-        *pairs, self.source_suffix = scan_id.rsplit("/", 1)[-1].split("_")
+        *pairs, own_suffix = scan_id.rsplit("/", 1)[-1].split("_")
+        self.reference = reference or own_suffix
         matches = [ENTITY.fullmatch(pair) for pair in pairs]
         self.entities = {match[1]: match[2] for match in matches if match}
         unknown = set(self.entities) - {"sub", "ses", *ENTITY_ORDER}
         sound = len(self.entities) == len(pairs) and "sub" in self.entities and not unknown
-        if not sound or not re.fullmatch(LABEL, self.source_suffix):
+        if not sound or not all(re.fullmatch(LABEL, suffix) for suffix in (own_suffix, self.reference)):
             raise ValueError(f"scan {quoted(scan_id)} has no BIDS name to derive others from; index its cohort again")
         self.space = re.sub("[^A-Za-z0-9]", "", space)[:64]
         if not self.space:
@@ -67,8 +70,8 @@ class DerivativeNames:
 
     @property
     def transform(self) -> str:
-        """The affine from the source image to the template, without its ending."""
-        return self._path({"from": self.source_suffix, "to": self.space, "mode": "image"}, "xfm")
+        """The affine from the image that was registered to the template, without its ending."""
+        return self._path({"from": self.reference, "to": self.space, "mode": "image"}, "xfm")
 
     def _path(self, more: Mapping[str, str], suffix: str) -> str:
         entities = {**self.entities, **more}
@@ -97,6 +100,23 @@ def image_notes(channel: str, sources: Sequence[str], sidecar: Mapping[str, Any]
         "Units": "arbitrary",
         "Resolution": f"{abs(sidecar['affine'][0][0]):g} mm isotropic",
     }
+
+
+def sources_of(channel: str, paths: Mapping[str, str], reference: str) -> list[str]:
+    """Which raw images a volume shows, and last the one by which it was placed.
+
+    >>> sources_of("ratio", {"T1w": "a_T1w.nii.gz", "T2w": "a_T2w.nii.gz"}, "T1w")
+    ['a_T1w.nii.gz', 'a_T2w.nii.gz']
+    >>> sources_of("FLAIR", {"T1w": "a_T1w.nii.gz", "FLAIR": "a_FLAIR.nii.gz"}, "T1w")
+    ['a_FLAIR.nii.gz', 'a_T1w.nii.gz']
+
+    Args:
+        channel: Which contrast the volume shows.
+        paths: BIDS suffix to the path of each raw image that the scan is prepared from.
+        reference: Suffix of the image that was registered to the template.
+    """
+    contrasts = dict.fromkeys([*CHANNEL_CONTRASTS.get(channel, (channel,)), reference])
+    return [paths[contrast] for contrast in contrasts if contrast in paths]
 
 
 def mask_notes(sources: Sequence[str], sidecar: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,9 @@ def test_names_keep_the_entities_of_the_source_in_their_order() -> None:
     assert names.image("ratio") == f"{folder}_space-{MNI}_chunk-3_desc-preproc_T1wT2wratio"
     assert names.mask == f"{folder}_space-{MNI}_chunk-3_desc-brain_mask"
     assert names.transform == f"{folder}_from-T1w_to-{MNI}_mode-image_chunk-3_xfm"
-    assert DerivativeNames("a/sub-1_FLAIR", MNI).image("FLAIR") == f"sub-1/anat/sub-1_space-{MNI}_desc-preproc_FLAIR"
+    by_t1w = DerivativeNames("a/sub-1_FLAIR", MNI, "T1w")
+    assert by_t1w.transform == f"sub-1/anat/sub-1_from-T1w_to-{MNI}_mode-image_xfm"
+    assert by_t1w.image("FLAIR") == f"sub-1/anat/sub-1_space-{MNI}_desc-preproc_FLAIR"
 
 
 @pytest.mark.parametrize(
