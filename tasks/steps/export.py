@@ -129,12 +129,12 @@ def _in_threads(work: Callable[[Any], Any], items: list[Any], threads: int) -> l
 def _export_scan(job: _Job, row: dict[str, Any]) -> ExportedScan:
     sha256 = str(row["sha256"])
     sidecar = json.loads(job.source.read(layout.prepared_sidecar(job.recipe_key, sha256)))
-    channels = [str(name) for name in sidecar.get("channels", [row["modality"]])]
-    reference = str(sidecar.get("reference", row["modality"]))
+    channels = [str(name) for name in sidecar["channels"]]
+    reference = str(sidecar["reference"])
     names = DerivativeNames(str(row["scan_id"]), str(sidecar["space"]), reference)
     images = [names.image(channel) for channel in channels]
     files = _file_names(names, images)
-    scan_ids = [str(row["scan_id"]), *str(row.get("companions", "")).split()]
+    scan_ids = [str(row["scan_id"]), *str(row["companions"]).split()]
     raw = {scan_id.rsplit("_", 1)[-1]: job.paths[scan_id] for scan_id in scan_ids}
     made_from = digest(["derivatives", EXPORT_VERSION, job.recipe_key, sha256, files, raw])
     exported = ExportedScan(files, dict(sidecar["quality"]), written=False)
@@ -178,7 +178,6 @@ def _made_from(target: Store, mark: str) -> str | None:
 def _read_volume(job: _Job, sha256: str, channels: int) -> np.ndarray:
     key = layout.prepared_volume(job.recipe_key, sha256)
     volume = np.load(io.BytesIO(job.source.read(key)), allow_pickle=False)
-    volume = volume[np.newaxis] if volume.ndim == 3 else volume
     if volume.ndim != 4 or len(volume) != channels:
         raise ValueError(
             f"{job.source.uri(key)}: found shape {volume.shape}, its sidecar says {channels} channels. "

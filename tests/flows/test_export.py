@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -37,10 +38,10 @@ def enter(home: Path, data: Path) -> None:
     os.environ.update(PADFLOW_HOME=str(home), PADFLOW_DATA=str(data), PADFLOW_STORE="", PADFLOW_WORKERS="2")
 
 
-def indexed(home: Path, data: Path) -> Workspace:
+def indexed(home: Path, data: Path, study: str = STUDY) -> Workspace:
     """The tiny study with its cohorts indexed and nothing prepared."""
     home.mkdir()
-    (home / "tiny.toml").write_text(STUDY)
+    (home / "tiny.toml").write_text(study)
     enter(home, data)
     workspace = open_workspace(str(home / "tiny.toml"))
     for spec in workspace.study.cohorts:
@@ -88,7 +89,7 @@ def test_nibabel_and_nilearn_open_the_scan_on_the_templates_grid(exported: tuple
         path = Path(f"{stem}_space-{MNI}_desc-preproc_T1w.nii.gz")
         loaded = nib.nifti1.load(path)
         stored = np.load(io.BytesIO(workspace.store.read(layout.prepared_volume(workspace.recipe_key, row["sha256"]))))
-        np.testing.assert_array_equal(np.asarray(loaded.dataobj), stored.astype(np.float32).reshape(loaded.shape))
+        np.testing.assert_array_equal(np.asarray(loaded.dataobj), stored[0].astype(np.float32))
         assert nib.orientations.aff2axcodes(loaded.affine) == ("R", "A", "S")
         assert int(loaded.header["sform_code"]) == int(loaded.header["qform_code"]) == 4
         sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
@@ -149,27 +150,28 @@ def test_a_second_export_writes_no_image(exported: tuple[Workspace, Path, Any], 
     assert {name: mark for name, mark in snapshot(out).items() if "/anat/" in name} == images
 
 
-def made_up(home: Path, data: Path, channels: list[str] | None = TWO_CHANNELS, size: int = 20) -> Workspace:
+def made_up(
+    home: Path, data: Path, channels: list[str] = TWO_CHANNELS, size: int = 20, study: str = STUDY
+) -> Workspace:
     """The tiny study with every scan of its external cohort prepared, in a blink: noise instead of brains."""
-    workspace = indexed(home, data)
+    workspace = indexed(home, data, study)
     fill(workspace, channels, size)
     return workspace
 
 
-def fill(workspace: Workspace, channels: list[str] | None, size: int) -> None:
+def fill(workspace: Workspace, channels: list[str], size: int) -> None:
     """Put noise into the store as prepared scans."""
     random = np.random.default_rng(3)
     sidecar = {
         **{"space": MNI, "affine": np.diag([8.0, 8, 8, 1]).tolist(), "mask_kind": "template"},
         **{"native_to_mni": np.eye(4).tolist(), "native_affine": np.eye(4).tolist(), "quality": {"snr": 7.5}},
-        **({} if channels is None else {"channels": channels}),
+        **{"channels": channels, "reference": "T1w"},
     }
     for scan in workspace.stored_states()[1].missing:
-        shape = (size, size, size) if channels is None else (len(channels), size, size, size)
         buffer = io.BytesIO()
-        np.save(buffer, random.normal(size=shape).astype(np.float16))
-        workspace.store.write(layout.prepared_volume(workspace.recipe_key, scan.sha256), buffer.getvalue())
-        workspace.store.write_json(layout.prepared_sidecar(workspace.recipe_key, scan.sha256), sidecar)
+        np.save(buffer, random.normal(size=(len(channels), size, size, size)).astype(np.float16))
+        workspace.store.write(layout.prepared_volume(workspace.recipe_key, scan.key), buffer.getvalue())
+        workspace.store.write_json(layout.prepared_sidecar(workspace.recipe_key, scan.key), sidecar)
 
 
 def test_each_channel_is_an_image_of_its_own(phantoms: Path, tmp_path: Path) -> None:
@@ -182,6 +184,24 @@ def test_each_channel_is_an_image_of_its_own(phantoms: Path, tmp_path: Path) -> 
         (path,) = folder.glob(f"*_space-{MNI}_desc-preproc_{suffix}.nii.gz")
         np.testing.assert_array_equal(np.asarray(nib.nifti1.load(path).dataobj), volume[channel].astype(np.float32))
         assert path.with_name(path.name.replace(".nii.gz", ".json")).is_file()
+
+
+def test_notes_name_every_image_of_the_session(phantoms: Path, tmp_path: Path) -> None:
+    shutil.copytree(phantoms, tmp_path / "data")
+    for path in (tmp_path / "data").glob("*/sub-*/**/anat/*_T1w.nii.gz"):
+        path.with_name(path.name.replace("_T1w", "_T2w")).write_bytes(path.read_bytes() + b"another image")
+    study = STUDY.replace("[recipe]", '[recipe]\nname = "t1w_t2w_ratio"')
+    made_up(tmp_path / "home", tmp_path / "data", ["ratio"], study=study)
+    export_study(str(tmp_path / "home" / "tiny.toml"), str(tmp_path / "out"))
+    notes = sorted((tmp_path / "out" / "external").rglob("*_T1wT2wratio.json"))
+    assert len(notes) == 5
+    for path in notes:
+        sources = [uri.removeprefix("bids:raw:") for uri in json.loads(path.read_text())["Sources"]]
+        assert [source.rsplit("_", 1)[1] for source in sources] == ["T1w.nii.gz", "T2w.nii.gz"]
+        assert all((tmp_path / "data" / "external" / source).is_file() for source in sources)
+    people = (tmp_path / "out" / "external" / "participants.tsv").read_text().splitlines()
+    assert {"companions", "template", "image_sha256"}.isdisjoint(people[0].split("\t"))
+    assert len((tmp_path / "out" / "external" / "excluded.tsv").read_text().splitlines()) == 1 + 5
 
 
 def test_an_image_that_was_lost_or_changed_recipe_is_written_again(phantoms: Path, tmp_path: Path) -> None:
