@@ -32,8 +32,10 @@ Study = Annotated[str, typer.Argument(metavar="STUDY", help="Study file (TOML), 
 Home = Annotated[Path | None, typer.Option(help="Folder of the embedded defaults [PADFLOW_HOME, .padflow].")]
 StoreUrl = Annotated[str | None, typer.Option("--store", help="Object store, path or URL [PADFLOW_STORE].")]
 Data = Annotated[str | None, typer.Option(help="Folder or URL that cohort roots are below [PADFLOW_DATA].")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Workers of a local Dask cluster [PADFLOW_WORKERS].")]
-Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler [DASK_SCHEDULER_ADDRESS].")]
+Workers = Annotated[int | None, typer.Option(min=1, help="How many workers to start [PADFLOW_WORKERS].")]
+Cluster = Annotated[
+    str | None, typer.Option(help="local, tcp://… or tls://…, slurm, kubernetes, or a profile [PADFLOW_CLUSTER].")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Retry = Annotated[bool, typer.Option("--retry-excluded", help="Try scans again that preprocessing has excluded.")]
 Rehash = Annotated[bool, typer.Option("--rehash", help="Read every file again when indexing.")]
@@ -56,7 +58,7 @@ def execution(
     store: str | None = None,
     data: str | None = None,
     workers: int | None = None,
-    scheduler: str | None = None,
+    cluster: str | None = None,
 ) -> None:
     """Put flags into the environment, which every flow and every process that it starts reads."""
     from infra.settings import load_settings
@@ -68,7 +70,7 @@ def execution(
         "PADFLOW_STORE": store,
         "PADFLOW_DATA": data,
         "PADFLOW_WORKERS": None if workers is None else str(workers),
-        "DASK_SCHEDULER_ADDRESS": scheduler,
+        "PADFLOW_CLUSTER": cluster if cluster is None or not Path(cluster).is_file() else str(Path(cluster).absolute()),
     }
     os.environ.update({name: value for name, value in given.items() if value is not None})
     load_settings()
@@ -88,14 +90,14 @@ def run(
     store: StoreUrl = None,
     data: Data = None,
     workers: Workers = None,
-    scheduler: Scheduler = None,
+    cluster: Cluster = None,
     rehash: Rehash = False,
     retry_excluded: Retry = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the whole study; what is done already is skipped."""
     with errors_in_words():
-        execution(home, store, data, workers, scheduler)
+        execution(home, store, data, workers, cluster)
         from flows.study import run_study, stages_left
         from flows.summary import print_summary
         from flows.workspace import open_workspace
@@ -127,14 +129,14 @@ def preprocess(
     store: StoreUrl = None,
     data: Data = None,
     workers: Workers = None,
-    scheduler: Scheduler = None,
+    cluster: Cluster = None,
     rehash: Rehash = False,
     retry_excluded: Retry = False,
     as_json: AsJson = False,
 ) -> None:
     """Index the cohorts and prepare every scan that the store lacks."""
     with errors_in_words():
-        execution(home, store, data, workers, scheduler)
+        execution(home, store, data, workers, cluster)
         from flows.preprocess import preprocess as flow
 
         result = flow(study_path(study), rehash, retry_excluded)

@@ -9,7 +9,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.progress_bars import counter, progress_bars
 from flows.workspace import open_workspace
+from infra import layout
 from infra.clusters import connect
+from infra.preflight import demands_of, fit_workers
 from tasks.steps.preprocess import SLICE_SCANS, prepare_slice, slices
 
 # Two slices at a time, so that the end of one does not leave workers idle.
@@ -50,12 +52,22 @@ def preprocess(study_path: str, rehash: bool = False, retry_excluded: bool = Fal
             return {"prepared": 0, "excluded": 0}
         advance = counter(progress, "preprocess")(len(missing))
         futures = []
-        with connect(workspace.settings) as client:
+        recipe = workspace.study.recipe
+        witness = states[0].indexed
+        demands = demands_of(
+            workspace.settings,
+            workspace.store,
+            recipe,
+            workspace.recipe_key,
+            missing,
+            layout.latest_index(witness.name, witness.root),
+        )
+        say = progress.console.out
+        with connect(workspace.settings, say) as client, fit_workers(client, demands, say):
             for number, part in enumerate(slices(missing)):
                 first = number * SLICE_SCANS
                 label = f"{first + 1} to {first + len(part)} of {len(missing)}"
                 key = workspace.recipe_key
-                recipe = workspace.study.recipe
                 futures.append(prepare_slice.submit(client, workspace.store, part, recipe, key, label, advance))
             results = [future.result() for future in futures]
     return _summary(results)

@@ -1,73 +1,175 @@
-"""Where the fan-out runs: a Dask cluster that is given, or a local one of single-threaded workers."""
+"""Where the fan-out runs: this machine, a Dask scheduler that is given, Slurm or Kubernetes.
+
+`python -m infra.clusters PROFILE` prints what a profile asks for: a job script for `sbatch --test-only`, or a
+`DaskCluster` for `kubectl apply --dry-run=server -f -`.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import socket
+import ssl
+import sys
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import dask
 from distributed import Client, LocalCluster
+from distributed.versions import VersionMismatchWarning
 
-from infra.settings import Settings
+from infra.cluster_profiles import Address, Kubernetes, Local, Profile, Slurm, cluster_profile, load_profile
+from infra.settings import Settings, load_settings
+from infra.worker_environment import WORKER_DEATHS_TOLERATED, WORKER_ENVIRONMENT
 
-# A scan that kills its worker is tried three times in all, then excluded with that reason.
-WORKER_DEATHS_TOLERATED = 2
-WORKER_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1",
-    # Dask's own value (64 KiB) hands every freed volume back at once; fetching the pages anew for the next one took
-    # a quarter of a scan's time (1.8 against 1.2 CPU-s per phantom scan at 4 mm). What stays is one scan's memory.
-    "MALLOC_TRIM_THRESHOLD_": str(512 * 2**20),
-    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
-}
+CONNECT_TIMEOUT_S = 20
+# Workers of a healthy cluster come within this time; only after it is waiting worth a message.
+QUIET_WAIT_S = 3.0
+TLS_HELP = (
+    "set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and "
+    "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY"
+)
+# Where to look when no worker comes.
+QUEUES = {Slurm: "`squeue --me` shows the queue", Kubernetes: "`kubectl get pods` shows the pods"}
+
+
+def to_stderr(text: str) -> None:
+    """Say something beside the results."""
+    print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
-def connect(settings: Settings) -> Iterator[Client]:
-    """Give a client of the cluster that the settings name; a local cluster ends with the block.
+def connect(settings: Settings, say: Callable[[str], None] = to_stderr) -> Iterator[Client]:
+    """Give a client of the cluster that the settings name, with at least one worker; what was started ends with it.
 
-    Workers have one thread and no thread pool beneath it: scans are the unit of parallelism, and the same scan then
-    gives the same bytes on any worker.
+    Args:
+        settings: Which cluster, how many workers, how long to wait for the first.
+        say: Called with a line when something takes long.
 
     Raises:
-        ValueError: Nothing answers at the scheduler's address.
+        ValueError: Nothing answers at the scheduler's address, or the kind of cluster needs an extra.
+        TimeoutError: No worker came.
     """
-    with dask.config.set({"distributed.scheduler.allowed-failures": WORKER_DEATHS_TOLERATED}):
-        if settings.scheduler:
-            yield from _remote(settings.scheduler)
-        else:
-            yield from _local(settings)
+    profile = cluster_profile(settings)
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": WORKER_DEATHS_TOLERATED}),
+        _client(profile, settings.home) as client,
+    ):
+        if not isinstance(profile, Local):
+            _wait_for_a_worker(client, profile, settings.worker_wait_s, say)
+        yield client
 
 
+@contextmanager
+def _client(profile: Profile, home: Path) -> Iterator[Client]:
+    if isinstance(profile, Address):
+        with _remote(profile.address) as client:
+            yield client
+    elif isinstance(profile, Local):
+        with _local(profile, home) as client:
+            yield client
+    elif isinstance(profile, Slurm):
+        from infra.slurm.cluster import slurm_cluster
+
+        with slurm_cluster(profile, home) as cluster, Client(cluster) as client:
+            yield client
+    else:
+        from infra.kubernetes.cluster import kubernetes_cluster
+
+        with kubernetes_cluster(profile) as cluster, Client(cluster) as client:
+            yield client
+
+
+@contextmanager
 def _remote(address: str) -> Iterator[Client]:
     try:
-        client = Client(address, timeout="30s")
-    except OSError as error:
-        raise ValueError(
-            f"no Dask scheduler answers at {address}; start one with `dask scheduler`, "
-            "or unset DASK_SCHEDULER_ADDRESS to use a local cluster"
-        ) from error
+        with warnings.catch_warnings():
+            # The preflight says which versions differ, in one line.
+            warnings.simplefilter("ignore", VersionMismatchWarning)
+            client = Client(address, timeout=CONNECT_TIMEOUT_S)
+    except (OSError, TypeError, ValueError) as error:
+        raise ValueError(_refusal(address, error)) from error
     with client:
         yield client
 
 
-def _local(settings: Settings) -> Iterator[Client]:
+def _refusal(address: str, error: BaseException) -> str:
+    """Why a scheduler is not reached; Dask hides most of it in the causes of what it raises."""
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    root = causes[-1]
+    plain = address.startswith("tcp://")
+    if isinstance(root, ssl.SSLError):
+        found, step = f"the certificates do not match ({root.reason or root})", f"expected both signed by one CA; {TLS_HELP}"
+    elif isinstance(error, TypeError):
+        found, step = "there is no certificate to show it", f"expected one signed by its CA; {TLS_HELP}"
+    elif isinstance(error, ValueError):
+        found, step = "it speaks without encryption", f"expected TLS; use tcp://{address.split('://')[-1]} if it should"
+    elif isinstance(root, socket.gaierror):
+        found, step = f"no such host ({root.strerror})", "expected a name that this machine resolves; check PADFLOW_CLUSTER"
+    elif isinstance(root, ConnectionResetError) and plain:
+        found, step = "it hung up", f"expected an answer without encryption; if it uses TLS: tls://{address[6:]}, and {TLS_HELP}"
+    else:
+        found = "nothing listens there" if isinstance(root, ConnectionRefusedError) else f"{error}"
+        step = "expected a Dask scheduler; start one with `dask scheduler`, or use --cluster local"
+    return f"no connection to {address}: {found}, {step}"
+
+
+@contextmanager
+def _local(profile: Local, home: Path) -> Iterator[Client]:
     # A dying worker is expected and told per scan; Dask's own account of it would bury that.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     environment = {**dask.config.get("distributed.nanny.pre-spawn-environ"), **WORKER_ENVIRONMENT}
     with (
         dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
         LocalCluster(
-            n_workers=settings.workers,
+            n_workers=profile.workers,
             threads_per_worker=1,
-            memory_limit=settings.worker_memory,
+            memory_limit=profile.worker_memory,
             dashboard_address=None,
-            local_directory=str(settings.home / "dask"),
+            local_directory=str(home / "dask"),
             silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster) as client,
     ):
         yield client
+
+
+def _wait_for_a_worker(
+    client: Client, profile: Address | Slurm | Kubernetes, limit_s: float, say: Callable[[str], None]
+) -> None:
+    """A batch queue gives workers one by one, so the first is enough to begin with."""
+    where = QUEUES.get(type(profile), f"start one with `dask worker {getattr(profile, 'address', '')} --nthreads 1`")
+    try:
+        client.wait_for_workers(1, timeout=min(QUIET_WAIT_S, limit_s))
+    except TimeoutError:
+        pass
+    else:
+        return
+    say(f"waiting for the first worker, up to {limit_s:g} s ({where})")
+    try:
+        client.wait_for_workers(1, timeout=limit_s)
+    except TimeoutError as error:
+        raise TimeoutError(
+            f"no worker came within {limit_s:g} s, expected at least one; {where}. PADFLOW_WORKER_WAIT waits longer."
+        ) from error
+
+
+def describe(profile_path: str) -> str:
+    """What a profile asks for, as Slurm or Kubernetes is told."""
+    profile = load_profile(Path(profile_path))
+    if isinstance(profile, Slurm):
+        from infra.slurm.cluster import job_script
+
+        return job_script(profile, load_settings().home)
+    import yaml
+
+    from infra.kubernetes.cluster import dask_cluster
+
+    return str(yaml.safe_dump(dask_cluster(profile), sort_keys=False))
+
+
+if __name__ == "__main__":
+    print(describe(sys.argv[1]), end="")

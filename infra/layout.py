@@ -44,6 +44,11 @@ def excluded_scan(recipe_digest: str, sha256: str) -> str:
     return f"{prepared_folder(recipe_digest)}/{sha256}.excluded.json"
 
 
+def preflight_probe() -> str:
+    """What workers write to see whether they may; always the same bytes."""
+    return "preflight/probe.txt"
+
+
 def splits(study: str, key: str) -> str:
     """The persistent parts of a study's training cohort."""
     return f"studies/{study}/splits-{key[:KEY_LENGTH]}.parquet"

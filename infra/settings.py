@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from dask.utils import parse_bytes, parse_timedelta
+
+# A batch queue may be full for a while; a job that waits costs nothing.
+DEFAULT_WORKER_WAIT = "2h"
 
 # Usage reports to third parties are off unless a user switches them on: a clinical network may not allow them.
 QUIET_DEFAULTS = {
@@ -26,9 +32,11 @@ class Settings:
         home: Local folder for what the embedded defaults write: store, MLflow, cache, training scratch.
         store: URL of the object store (`PADFLOW_STORE`); credentials come from `AWS_*`, never from here.
         data: Folder or URL that relative cohort roots are below (`PADFLOW_DATA`).
-        workers: Dask workers of a local cluster (`PADFLOW_WORKERS`).
-        worker_memory: Memory limit of each (`PADFLOW_WORKER_MEMORY`, Dask notation).
-        scheduler: Address of a running Dask cluster (`DASK_SCHEDULER_ADDRESS`); none: a local one is started.
+        cluster: Where scans are prepared (`PADFLOW_CLUSTER`): `local`, the address of a Dask scheduler, `slurm`,
+            `kubernetes`, or a profile (TOML) of one of these two. Dask's own `DASK_SCHEDULER_ADDRESS` is its default.
+        workers: How many workers (`PADFLOW_WORKERS`); none: the profile's number, one per core on a local cluster.
+        worker_memory: Memory limit of each (`PADFLOW_WORKER_MEMORY`, Dask notation); none: the profile's, or 3 GiB.
+        worker_wait_s: How long to wait for the first worker, in seconds (`PADFLOW_WORKER_WAIT`, Dask notation).
         tracking_uri: MLflow tracking (`MLFLOW_TRACKING_URI`).
         registry_uri: MLflow registry (`MLFLOW_REGISTRY_URI`); by default the tracking server's.
     """
@@ -36,11 +44,17 @@ class Settings:
     home: Path
     store: str
     data: str
-    workers: int
-    worker_memory: str
-    scheduler: str | None
+    cluster: str
+    workers: int | None
+    worker_memory: str | None
+    worker_wait_s: float
     tracking_uri: str
     registry_uri: str
+
+    @property
+    def local_workers(self) -> int:
+        """How many processes to start on this machine: as asked, or one per core that this process may use."""
+        return self.workers or len(os.sched_getaffinity(0))
 
 
 def load_settings(home: Path | None = None) -> Settings:
@@ -58,9 +72,10 @@ def load_settings(home: Path | None = None) -> Settings:
         home=folder,
         store=_absolute(env.get("PADFLOW_STORE") or str(folder / "store")),
         data=env.get("PADFLOW_DATA") or ".",
-        workers=_whole_number("PADFLOW_WORKERS", len(os.sched_getaffinity(0))),
-        worker_memory=env.get("PADFLOW_WORKER_MEMORY") or "3GiB",
-        scheduler=env.get("DASK_SCHEDULER_ADDRESS") or None,
+        cluster=env.get("PADFLOW_CLUSTER") or env.get("DASK_SCHEDULER_ADDRESS") or "local",
+        workers=_whole_number("PADFLOW_WORKERS"),
+        worker_memory=_memory("PADFLOW_WORKER_MEMORY"),
+        worker_wait_s=_duration_s("PADFLOW_WORKER_WAIT", DEFAULT_WORKER_WAIT),
         tracking_uri=tracking_uri,
         registry_uri=env.get("MLFLOW_REGISTRY_URI") or tracking_uri,
     )
@@ -71,10 +86,31 @@ def _absolute(url: str) -> str:
     return url if "://" in url else str(Path(url).absolute())
 
 
-def _whole_number(name: str, default: int) -> int:
+def _whole_number(name: str) -> int | None:
     text = os.environ.get(name, "")
     if not text:
-        return default
+        return None
     if not text.isdigit() or int(text) < 1:
-        raise ValueError(f"{name} is {text!r}; expected a whole number of at least 1. Unset it for {default}.")
+        raise ValueError(f"{name} is {text!r}; expected a whole number of at least 1. Unset it for the default.")
     return int(text)
+
+
+def _memory(name: str) -> str | None:
+    text = os.environ.get(name) or None
+    if text is not None:
+        _parsed(name, text, parse_bytes, "an amount of memory such as 3GiB")
+    return text
+
+
+def _duration_s(name: str, default: str) -> float:
+    return _parsed(name, os.environ.get(name) or default, parse_timedelta, "a duration such as 30min or 12h")
+
+
+def _parsed(name: str, text: str, parse: Callable[[str], float | None], expected: str) -> float:
+    try:
+        value = parse(text)
+    except (ValueError, KeyError):
+        value = None
+    if value is None or value <= 0:
+        raise ValueError(f"{name} is {text!r}; expected {expected}. Unset it for the default.")
+    return float(value)

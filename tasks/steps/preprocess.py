@@ -15,8 +15,8 @@ from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
-from infra.clusters import WORKER_DEATHS_TOLERATED
 from infra.storage import Store
+from infra.worker_environment import WORKER_DEATHS_TOLERATED
 from tasks.records import Excluded, PreparedScan, Recipe, ScanRef
 from tasks.steps.prepare import prepare_one, write_exclusion
 

@@ -1,0 +1,92 @@
+"""Workers in Slurm jobs, by dask-jobqueue; the scheduler stays in the flow's process."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dask.utils import parse_bytes
+from tornado.ioloop import PeriodicCallback
+
+from infra.cluster_profiles import Slurm
+from infra.worker_environment import NANNY_MEMORY_BYTES, WORKER_ENVIRONMENT, ExtraMissing
+
+# A job ends at its walltime or with its node; what is missing is asked for again this often.
+REPLACE_EVERY_S = 60.0
+MIB = 2**20
+
+
+@contextmanager
+def slurm_cluster(profile: Slurm, home: Path) -> Iterator[Any]:
+    """Submit the jobs, replace those that end, and cancel all with the block.
+
+    Args:
+        profile: What to ask Slurm for.
+        home: Folder that every node sees, where the profile names none.
+    """
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ImportError as error:
+        raise ExtraMissing("slurm", "dask-jobqueue") from error
+    with SLURMCluster(**cluster_options(profile, home)) as cluster:
+        cluster.scale(n=profile.workers)
+        # Asking for the number again submits only what is not there any more. The number is fixed: adaptive clusters
+        # end workers in the middle of a scan, and workers with a lifetime don't come back.
+        replacing = PeriodicCallback(lambda: cluster.scale(n=profile.workers), REPLACE_EVERY_S * 1000)
+        cluster.loop.add_callback(replacing.start)
+        try:
+            yield cluster
+        finally:
+            cluster.loop.add_callback(replacing.stop)
+
+
+def cluster_options(profile: Slurm, home: Path) -> dict[str, Any]:
+    """What `SLURMCluster` is told.
+
+    Connections are encrypted with a certificate made for this run: a login node is shared, and whoever reaches an open
+    Dask scheduler runs code as its owner.
+    """
+    shared = Path(profile.shared_folder or home)
+    logs = shared / "slurm-logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    worker_bytes = parse_bytes(profile.worker_memory)
+    job_mib = -(-profile.workers_per_job * (worker_bytes + NANNY_MEMORY_BYTES) // MIB)
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in WORKER_ENVIRONMENT.items()]
+    return {
+        # One core and so one thread per process.
+        "cores": profile.workers_per_job,
+        "processes": profile.workers_per_job,
+        "memory": f"{profile.workers_per_job * worker_bytes} B",
+        "job_mem": f"{job_mib}M",
+        "queue": profile.partition,
+        "account": profile.account,
+        "walltime": profile.walltime,
+        "interface": profile.interface,
+        "python": profile.python,
+        "job_name": "padflow-worker",
+        "job_script_prologue": ["set -e", *profile.setup, *exports],
+        "job_extra_directives": list(profile.directives),
+        "log_directory": str(logs),
+        "local_directory": profile.local_folder,
+        "shared_temp_directory": str(shared),
+        "security": True,
+        "scheduler_options": {"dashboard_address": None},
+        # A full queue may start a job long before a scheduler on a busy login node answers.
+        "death_timeout": 300,
+        "nanny": True,
+    }
+
+
+def job_script(profile: Slurm, home: Path) -> str:
+    """The batch script of one job, as `sbatch --test-only` checks it."""
+    try:
+        from dask_jobqueue.slurm import SLURMJob
+    except ImportError as error:
+        raise ExtraMissing("slurm", "dask-jobqueue") from error
+    options = cluster_options(profile, home)
+    for of_scheduler in ("shared_temp_directory", "security", "scheduler_options"):
+        options.pop(of_scheduler)
+    return str(SLURMJob("tls://SCHEDULER:8786", name="padflow-worker", protocol="tls://", **options).job_script())
