@@ -70,7 +70,7 @@ def execution(
         "PADFLOW_STORE": store,
         "PADFLOW_DATA": data,
         "PADFLOW_WORKERS": None if workers is None else str(workers),
-        "PADFLOW_CLUSTER": cluster if cluster is None or not Path(cluster).is_file() else str(Path(cluster).absolute()),
+        "PADFLOW_CLUSTER": cluster,
     }
     os.environ.update({name: value for name, value in given.items() if value is not None})
     load_settings()

@@ -89,7 +89,7 @@ class Kubernetes:
     image: str
     workers: int = 8
     worker_memory: str = DEFAULT_WORKER_MEMORY
-    name: str = "padflow"
+    name: str | None = None
     namespace: str | None = None
     secret: str | None = None
     volume_claim: str | None = None
@@ -118,8 +118,8 @@ def cluster_profile(settings: Settings) -> Profile:
     path = Path(settings.cluster)
     if not path.is_file():
         raise ValueError(
-            f"PADFLOW_CLUSTER is {settings.cluster!r}; expected local, an address (tcp://HOST:8786 or tls://HOST:8786), "
-            "slurm, kubernetes, or the path of a profile such as infra/slurm/profile.toml."
+            f"PADFLOW_CLUSTER is {settings.cluster!r}; expected local, slurm, kubernetes, an address "
+            "(tcp://HOST:8786 or tls://HOST:8786), or the path of a profile such as infra/slurm/profile.toml."
         )
     return replace(load_profile(path), **given)
 

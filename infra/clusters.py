@@ -102,15 +102,24 @@ def _refusal(address: str, error: BaseException) -> str:
     root = causes[-1]
     plain = address.startswith("tcp://")
     if isinstance(root, ssl.SSLError):
-        found, step = f"the certificates do not match ({root.reason or root})", f"expected both signed by one CA; {TLS_HELP}"
+        found, step = (
+            f"the certificates do not match ({root.reason or root})",
+            f"expected both signed by one CA; {TLS_HELP}",
+        )
     elif isinstance(error, TypeError):
         found, step = "there is no certificate to show it", f"expected one signed by its CA; {TLS_HELP}"
     elif isinstance(error, ValueError):
         found, step = "it speaks without encryption", f"expected TLS; use tcp://{address.split('://')[-1]} if it should"
     elif isinstance(root, socket.gaierror):
-        found, step = f"no such host ({root.strerror})", "expected a name that this machine resolves; check PADFLOW_CLUSTER"
+        found, step = (
+            f"no such host ({root.strerror})",
+            "expected a name that this machine resolves; check PADFLOW_CLUSTER",
+        )
     elif isinstance(root, ConnectionResetError) and plain:
-        found, step = "it hung up", f"expected an answer without encryption; if it uses TLS: tls://{address[6:]}, and {TLS_HELP}"
+        found, step = (
+            "it hung up",
+            f"expected an answer without encryption; if it uses TLS: tls://{address[6:]}, and {TLS_HELP}",
+        )
     else:
         found = "nothing listens there" if isinstance(root, ConnectionRefusedError) else f"{error}"
         step = "expected a Dask scheduler; start one with `dask scheduler`, or use --cluster local"

@@ -42,7 +42,17 @@ def write() -> None:
         draft = Path(folder) / "requirements.txt"
         if LOCK.exists():
             draft.write_text(LOCK.read_text())
-        options = ["--quiet", "--extra", "dev", "--strip-extras", "--no-annotate", "--no-header", "--allow-unsafe"]
+        options = [
+            "--quiet",
+            "--extra",
+            "dev",
+            "--extra",
+            "slurm",
+            "--strip-extras",
+            "--no-annotate",
+            "--no-header",
+            "--allow-unsafe",
+        ]
         options += ["--no-emit-find-links", "--no-emit-index-url", "--output-file", str(draft), "pyproject.toml"]
         subprocess.run([sys.executable, "-m", "piptools", "compile", *options], check=True, cwd=LOCK.parent)
         pins = portable_pins(draft.read_text())

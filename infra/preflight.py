@@ -243,7 +243,9 @@ def _by_problem(found: dict[str, Any]) -> dict[str, list[str]]:
     unfit: dict[str, list[str]] = defaultdict(list)
     for worker, result in found.items():
         if isinstance(result, BaseException):
-            text = f"found {_short(result)}, expected padflow to run there; install the same requirements.lock and padflow"
+            text = (
+                f"found {_short(result)}, expected padflow to run there; install the same requirements.lock and padflow"
+            )
             unfit[text].append(worker)
             continue
         for problem in result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import subprocess
 import sys
@@ -19,14 +20,15 @@ from cryptography.x509.oid import NameOID
 from infra.worker_environment import WORKER_ENVIRONMENT
 
 PATIENCE_S = 60
-CORES = Path(sys.executable).parent
 
 
 def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 
-def _certificate(subject: str, key: ec.EllipticCurvePrivateKey, issuer: str, signer: ec.EllipticCurvePrivateKey) -> bytes:
+def _certificate(
+    subject: str, key: ec.EllipticCurvePrivateKey, issuer: str, signer: ec.EllipticCurvePrivateKey
+) -> bytes:
     now = datetime.datetime.now(datetime.UTC)
     is_authority = subject == issuer
     builder = (
@@ -97,8 +99,6 @@ def scheduler(folder: Path, **environment: str) -> Iterator[str]:
     contact = folder / "scheduler.json"
     arguments = ["scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
     with dask_process(folder, "scheduler", *arguments, "--scheduler-file", str(contact), **environment) as process:
-        import json
-
         deadline = time.monotonic() + PATIENCE_S
         while not contact.exists():
             assert process.poll() is None, (folder / "scheduler.log").read_text()
@@ -109,7 +109,9 @@ def scheduler(folder: Path, **environment: str) -> Iterator[str]:
 
 
 @contextmanager
-def worker(folder: Path, name: str, address: str, *options: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def worker(
+    folder: Path, name: str, address: str, *options: str, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """A worker as the README starts one; options and environment override."""
     given = ["--nthreads", "1", "--memory-limit", "3GiB", "--no-dashboard", "--name", name, *options]
     environment = {**WORKER_ENVIRONMENT, **environment}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,8 @@ from dask.utils import parse_bytes
 from infra.cluster_profiles import Kubernetes
 from infra.worker_environment import NANNY_MEMORY_BYTES, WORKER_DEATHS_TOLERATED, WORKER_ENVIRONMENT, ExtraMissing
 
+# A flow that is killed leaves its cluster behind; the operator deletes it after so long without work.
+ORPHAN_LIVES_S = 3600
 SCHEDULER_RESOURCES = {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "4Gi"}}
 
 
@@ -30,8 +33,8 @@ def kubernetes_cluster(profile: Kubernetes) -> Iterator[Any]:
     except Exception as error:
         # Whatever kr8s raises (no credentials, no such host, no operator), the way out is the same.
         raise RuntimeError(
-            f"Kubernetes did not start {profile.name!r}: {type(error).__name__}: {error}; expected credentials for it "
-            "(`kubectl get daskclusters` must work) and the Dask operator in the cluster "
+            f"Kubernetes did not start {manifest['metadata']['name']!r}: {type(error).__name__}: {error}; "
+            "expected credentials for it (`kubectl get daskclusters` must work) and the Dask operator in the cluster "
             "(helm install --repo https://helm.dask.org --generate-name dask-kubernetes-operator)"
         ) from error
     with cluster:
@@ -59,7 +62,12 @@ def dask_cluster(profile: Kubernetes) -> dict[str, Any]:
         **profile.environment,
     }
     spec = make_cluster_spec(
-        profile.name, profile.image, n_workers=profile.workers, env=environment, worker_command=command
+        profile.name or f"padflow-{uuid.uuid4().hex[:8]}",
+        profile.image,
+        n_workers=profile.workers,
+        env=environment,
+        worker_command=command,
+        idle_timeout=ORPHAN_LIVES_S,
     )
     pods = spec["spec"]
     worker = pods["worker"]["spec"]["containers"][0]

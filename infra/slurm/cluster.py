@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dask.utils import parse_bytes
+from distributed import Security
 from tornado.ioloop import PeriodicCallback
 
 from infra.cluster_profiles import Slurm
@@ -31,7 +33,11 @@ def slurm_cluster(profile: Slurm, home: Path) -> Iterator[Any]:
         from dask_jobqueue import SLURMCluster
     except ImportError as error:
         raise ExtraMissing("slurm", "dask-jobqueue") from error
-    with SLURMCluster(**cluster_options(profile, home)) as cluster:
+    shared = Path(profile.shared_folder or home)
+    with (
+        _certificates(shared) as security,
+        SLURMCluster(**cluster_options(profile, home), security=security) as cluster,
+    ):
         cluster.scale(n=profile.workers)
         # Asking for the number again submits only what is not there any more. The number is fixed: adaptive clusters
         # end workers in the middle of a scan, and workers with a lifetime don't come back.
@@ -43,15 +49,30 @@ def slurm_cluster(profile: Slurm, home: Path) -> Iterator[Any]:
             cluster.loop.add_callback(replacing.stop)
 
 
-def cluster_options(profile: Slurm, home: Path) -> dict[str, Any]:
-    """What `SLURMCluster` is told.
+@contextmanager
+def _certificates(shared: Path) -> Iterator[Security]:
+    """Encrypt this run's connections with a certificate of its own, which only its user may read.
 
-    Connections are encrypted with a certificate made for this run: a login node is shared, and whoever reaches an open
-    Dask scheduler runs code as its owner.
+    A login node is shared, and whoever reaches an open Dask scheduler runs code as its owner.
     """
+    shared.mkdir(parents=True, exist_ok=True)
+    made = Security.temporary().get_tls_config_for_role("worker")
+    with tempfile.TemporaryDirectory(dir=shared, prefix=".tls-") as folder:
+        paths = {}
+        for part in ("ca_file", "cert", "key"):
+            paths[part] = Path(folder) / f"{part}.pem"
+            paths[part].write_text(made[part])
+        roles = {
+            f"tls_{role}_{part}": str(paths[part])
+            for role in ("scheduler", "worker", "client")
+            for part in ("cert", "key")
+        }
+        yield Security(require_encryption=True, tls_ca_file=str(paths["ca_file"]), **roles)
+
+
+def cluster_options(profile: Slurm, home: Path) -> dict[str, Any]:
+    """What `SLURMCluster` is told, but for the certificates."""
     shared = Path(profile.shared_folder or home)
-    logs = shared / "slurm-logs"
-    logs.mkdir(parents=True, exist_ok=True)
     worker_bytes = parse_bytes(profile.worker_memory)
     job_mib = -(-profile.workers_per_job * (worker_bytes + NANNY_MEMORY_BYTES) // MIB)
     exports = [f"export {name}={shlex.quote(value)}" for name, value in WORKER_ENVIRONMENT.items()]
@@ -69,11 +90,10 @@ def cluster_options(profile: Slurm, home: Path) -> dict[str, Any]:
         "job_name": "padflow-worker",
         "job_script_prologue": ["set -e", *profile.setup, *exports],
         "job_extra_directives": list(profile.directives),
-        "log_directory": str(logs),
+        "log_directory": str(shared / "slurm-logs"),
         "local_directory": profile.local_folder,
-        "shared_temp_directory": str(shared),
-        "security": True,
-        "scheduler_options": {"dashboard_address": None},
+        "protocol": "tls://",
+        "scheduler_options": {"dashboard": False, "dashboard_address": ":0"},
         # A full queue may start a job long before a scheduler on a busy login node answers.
         "death_timeout": 300,
         "nanny": True,
@@ -87,6 +107,5 @@ def job_script(profile: Slurm, home: Path) -> str:
     except ImportError as error:
         raise ExtraMissing("slurm", "dask-jobqueue") from error
     options = cluster_options(profile, home)
-    for of_scheduler in ("shared_temp_directory", "security", "scheduler_options"):
-        options.pop(of_scheduler)
-    return str(SLURMJob("tls://SCHEDULER:8786", name="padflow-worker", protocol="tls://", **options).job_script())
+    options.pop("scheduler_options")
+    return str(SLURMJob("tls://SCHEDULER:8786", name="padflow-worker", **options).job_script())

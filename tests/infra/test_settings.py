@@ -11,7 +11,11 @@ from infra.settings import QUIET_DEFAULTS, load_settings
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("PADFLOW_STORE", "PADFLOW_WORKERS", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", *QUIET_DEFAULTS):
+    for name in (
+        *("PADFLOW_STORE", "PADFLOW_WORKERS", "PADFLOW_WORKER_MEMORY", "PADFLOW_WORKER_WAIT", "PADFLOW_CLUSTER"),
+        *("DASK_SCHEDULER_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"),
+        *QUIET_DEFAULTS,
+    ):
         # Setting first makes monkeypatch restore what load_settings puts there.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
@@ -22,7 +26,9 @@ def test_everything_has_an_embedded_default(tmp_path: Path) -> None:
     settings = load_settings()
     assert settings.store == str(tmp_path / "store")
     assert settings.tracking_uri == settings.registry_uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
-    assert settings.workers >= 1
+    assert (settings.cluster, settings.workers) == ("local", None)
+    assert settings.local_workers >= 1
+    assert settings.worker_wait_s == 7200
 
 
 def test_the_ecosystems_names_win(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,3 +45,20 @@ def test_a_wrong_number_of_workers_is_said(monkeypatch: pytest.MonkeyPatch, text
     monkeypatch.setenv("PADFLOW_WORKERS", text)
     with pytest.raises(ValueError, match="PADFLOW_WORKERS"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("PADFLOW_WORKER_MEMORY", "three"), ("PADFLOW_WORKER_WAIT", "soon"), ("PADFLOW_WORKER_WAIT", "0s")],
+)
+def test_an_amount_that_is_none_is_said(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    monkeypatch.setenv(name, text)
+    with pytest.raises(ValueError, match=f"{name} is '{text}'; expected"):
+        load_settings()
+
+
+def test_dasks_own_address_is_the_default_of_the_one_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tls://site:8786")
+    assert load_settings().cluster == "tls://site:8786"
+    monkeypatch.setenv("PADFLOW_CLUSTER", "local")
+    assert load_settings().cluster == "local"
