@@ -139,7 +139,7 @@ def make_phantom(
     from tasks.science.imaging.phantom import PhantomSpec, write_phantom
 
     spec = PhantomSpec(subjects, sites, seed, patients, sessions, variant, age_range_years)
-    workers = load_settings().local_workers
+    workers = load_settings().workers
     with progress_bars() as progress:
         bar = progress.add_task(f"phantom {folder.name}", total=subjects * sessions)
         write_phantom(spec, folder, workers, lambda done, total: progress.update(bar, completed=done, total=total))

@@ -107,10 +107,10 @@ def cluster_profile(settings: Settings) -> Profile:
     Raises:
         ValueError: It is none of what it may be, or a profile has an unknown key or a wrong value.
     """
-    given: dict[str, Any] = {"workers": settings.workers, "worker_memory": settings.worker_memory}
+    given: dict[str, Any] = {"workers": settings.asked_workers, "worker_memory": settings.worker_memory}
     given = {name: value for name, value in given.items() if value is not None}
     if settings.cluster == "local":
-        return Local(**{**given, "workers": settings.local_workers})
+        return Local(**{**given, "workers": settings.workers})
     if ADDRESS.match(settings.cluster):
         return Address(settings.cluster, settings.worker_memory or DEFAULT_WORKER_MEMORY)
     if settings.cluster in KINDS:

@@ -213,8 +213,7 @@ def _of_storage(demands: Demands) -> list[str]:
     try:
         store = Store(demands.store_url, Path(demands.cache))
         key, sha256 = demands.witness
-        found = hashlib.sha256(store.read(key)).hexdigest() if store.exists(key) else None
-        if found != sha256:
+        if _sha256(store, key) != sha256:
             problems.append(
                 f"found no {key} in {store.url}, expected what the flow has just written; "
                 "put the store where every machine sees the same (s3://…, or a shared file system)"
@@ -236,6 +235,13 @@ def _of_storage(demands: Demands) -> list[str]:
                 "give --data as a URL or path that workers see, with their credentials and mounts"
             )
     return problems
+
+
+def _sha256(store: Store, key: str) -> str | None:
+    try:
+        return hashlib.sha256(store.read(key)).hexdigest()
+    except FileNotFoundError:
+        return None
 
 
 def _by_problem(found: dict[str, Any]) -> dict[str, list[str]]:

@@ -34,7 +34,7 @@ class Settings:
         data: Folder or URL that relative cohort roots are below (`PADFLOW_DATA`).
         cluster: Where scans are prepared (`PADFLOW_CLUSTER`): `local`, the address of a Dask scheduler, `slurm`,
             `kubernetes`, or a profile (TOML) of one of these two. Dask's own `DASK_SCHEDULER_ADDRESS` is its default.
-        workers: How many workers (`PADFLOW_WORKERS`); none: the profile's number, one per core on a local cluster.
+        asked_workers: How many workers (`PADFLOW_WORKERS`); none: the profile's number, locally one per core.
         worker_memory: Memory limit of each (`PADFLOW_WORKER_MEMORY`, Dask notation); none: the profile's, or 3 GiB.
         worker_wait_s: How long to wait for the first worker, in seconds (`PADFLOW_WORKER_WAIT`, Dask notation).
         tracking_uri: MLflow tracking (`MLFLOW_TRACKING_URI`).
@@ -45,16 +45,16 @@ class Settings:
     store: str
     data: str
     cluster: str
-    workers: int | None
+    asked_workers: int | None
     worker_memory: str | None
     worker_wait_s: float
     tracking_uri: str
     registry_uri: str
 
     @property
-    def local_workers(self) -> int:
+    def workers(self) -> int:
         """How many processes to start on this machine: as asked, or one per core that this process may use."""
-        return self.workers or len(os.sched_getaffinity(0))
+        return self.asked_workers or len(os.sched_getaffinity(0))
 
 
 def load_settings(home: Path | None = None) -> Settings:
@@ -73,7 +73,7 @@ def load_settings(home: Path | None = None) -> Settings:
         store=_absolute(env.get("PADFLOW_STORE") or str(folder / "store")),
         data=env.get("PADFLOW_DATA") or ".",
         cluster=env.get("PADFLOW_CLUSTER") or env.get("DASK_SCHEDULER_ADDRESS") or "local",
-        workers=_whole_number("PADFLOW_WORKERS"),
+        asked_workers=_whole_number("PADFLOW_WORKERS"),
         worker_memory=_memory("PADFLOW_WORKER_MEMORY"),
         worker_wait_s=_duration_s("PADFLOW_WORKER_WAIT", DEFAULT_WORKER_WAIT),
         tracking_uri=tracking_uri,

@@ -26,8 +26,8 @@ def test_everything_has_an_embedded_default(tmp_path: Path) -> None:
     settings = load_settings()
     assert settings.store == str(tmp_path / "store")
     assert settings.tracking_uri == settings.registry_uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
-    assert (settings.cluster, settings.workers) == ("local", None)
-    assert settings.local_workers >= 1
+    assert (settings.cluster, settings.asked_workers) == ("local", None)
+    assert settings.workers >= 1
     assert settings.worker_wait_s == 7200
 
 
