@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from ..arrays import Affine, Points, Volume
 from .orientation import apply_affine
@@ -35,7 +34,7 @@ class ClassifiedPoints:
 
 
 class Scene:
-    """A scan and its slopes, ready to be looked up anywhere.
+    """A scan, ready to be looked up anywhere with its slopes.
 
     Args:
         volume: Intensities, shape (i, j, k).
@@ -44,12 +43,12 @@ class Scene:
 
     def __init__(self, volume: Volume, affine: Affine) -> None:
         self.to_voxels = np.linalg.inv(affine)
-        self.last = np.array(volume.shape, dtype=np.float64) - 1
-        self._layers = [np.ascontiguousarray(volume, dtype=np.float32)]
-        self._layers += [np.ascontiguousarray(slope, dtype=np.float32) for slope in np.gradient(self._layers[0])]
+        self.last = np.array(volume.shape, dtype=np.int64)[:, None] - 1
+        self._values = np.ascontiguousarray(volume, dtype=np.float32).ravel()
+        self._steps = (volume.shape[1] * volume.shape[2], volume.shape[2])
 
     def look_up(self, points_mm: Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Interpolate intensity and slope.
+        """Interpolate linearly. The slopes are the interpolation's own: with any others a line search stops too early.
 
         Args:
             points_mm: Shape (n, 3), the scan's RAS+ mm.
@@ -58,13 +57,29 @@ class Scene:
             Intensities (n,), slopes per mm (n, 3), and weights (n,) that fall to 0 at the edge of the field of view,
             so that the measure does not jump when a point leaves it.
         """
-        voxels = apply_affine(self.to_voxels, points_mm)
-        inside = np.minimum(voxels, self.last - voxels).min(axis=1)
-        weights = np.clip(inside / EDGE_VOXELS, 0.0, 1.0)
-        rows = voxels.T
-        found = [ndimage.map_coordinates(layer, rows, np.float64, order=1, mode="nearest") for layer in self._layers]
-        slopes = np.einsum("an,ab->nb", np.stack(found[1:]), self.to_voxels[:3, :3])
-        return found[0], slopes, weights
+        voxels = np.einsum("ij,nj->in", self.to_voxels[:3, :3], points_mm) + self.to_voxels[:3, 3:]
+        weights = np.clip(np.minimum(voxels, self.last - voxels).min(axis=0) / EDGE_VOXELS, 0.0, 1.0)
+        voxels = np.clip(voxels, 0, self.last)
+        lowest = np.minimum(voxels.astype(np.int64), self.last - 1)
+        values, slopes = self._between(lowest, (voxels - lowest).astype(np.float32))
+        return values, np.einsum("an,ab->nb", slopes, self.to_voxels[:3, :3]), weights
+
+    def _between(self, lowest: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Intensities and slopes per voxel within cells, given each cell's lowest corner and where in it."""
+        (i_step, j_step), (di, dj, dk) = self._steps, share
+        corner = lowest[0] * i_step + lowest[1] * j_step + lowest[2]
+        edges = [self._along_k(corner + offset, dk) for offset in (0, j_step, i_step, i_step + j_step)]
+        (low_low, k_low_low), (low_high, k_low_high), (high_low, k_high_low), (high_high, k_high_high) = edges
+        j_low, j_high = low_high - low_low, high_high - high_low
+        low, high = low_low + dj * j_low, high_low + dj * j_high
+        k_low, k_high = k_low_low + dj * (k_low_high - k_low_low), k_high_low + dj * (k_high_high - k_high_low)
+        slopes = np.stack([high - low, j_low + di * (j_high - j_low), k_low + di * (k_high - k_low)])
+        return low + di * slopes[0], slopes
+
+    def _along_k(self, index: np.ndarray, dk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        first = self._values[index]
+        slope = self._values[index + 1] - first
+        return first + dk * slope, slope
 
 
 def unexplained(scene: Scene, template: ClassifiedPoints, transform: Affine) -> tuple[float, Affine, float]:
@@ -92,8 +107,19 @@ def unexplained(scene: Scene, template: ClassifiedPoints, transform: Affine) -> 
         return 1.0, np.zeros((3, 4)), overlap
     ratio = float(within / variance)
     by_value = 2 * weights * (from_class - ratio * from_mean) / variance
+    return ratio, by_matrix(by_value, slopes, template.points_mm), overlap
+
+
+def by_matrix(by_value: np.ndarray, slopes: np.ndarray, points_mm: Points) -> Affine:
+    """Carry derivatives by each point's intensity over to the transform that moves the points.
+
+    Args:
+        by_value: Shape (n,).
+        slopes: Intensity per mm, shape (n, 3).
+        points_mm: Before the transform, shape (n, 3).
+
+    Returns:
+        Derivative by the upper rows of the transform, shape (3, 4).
+    """
     by_point = by_value[:, None] * slopes
-    gradient = np.empty((3, 4))
-    gradient[:, :3] = np.einsum("na,nb->ab", by_point, template.points_mm)
-    gradient[:, 3] = by_point.sum(axis=0)
-    return ratio, gradient, overlap
+    return np.column_stack([np.einsum("na,nb->ab", by_point, points_mm), by_point.sum(axis=0)])

@@ -89,7 +89,7 @@ def place_reference(scan: NativeScan, template: Template, recipe: Recipe) -> Ref
     log_field = _log_field(native, affine, template, found.to_mni) if recipe.bias_correction else None
     fine, fine_affine = _working_copy(native, affine, template, found.to_mni, log_field)
     fine_grid = recipe.resolution_mm < FINE_BELOW_MM
-    stages = (registration.FINE, registration.FINEST) if fine_grid else (registration.FINE,)
+    stages = registration.TO_FINE_GRID if fine_grid else registration.TO_COARSE_GRID
     found = registration.refine(fine, fine_affine, template, found, stages, recipe.seed)
     return Reference(PlacedImage(scan, native, affine, found.to_mni, log_field), found, stripped)
 
