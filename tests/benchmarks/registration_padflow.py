@@ -20,7 +20,7 @@ from tasks.science.imaging.recipe import prepare_scan
 
 
 def main(scan: str, result: str) -> None:
-    """Prepare the scan twice: a worker's first one also reads the template, the second costs what each further one does."""
+    """Prepare the scan twice: a worker's first one also reads the template, the second stands for all others."""
     found: dict[str, object] = {}
     content = Path(scan).read_bytes()
     try:

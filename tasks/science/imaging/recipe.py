@@ -23,7 +23,7 @@ from .placement import PlacedImage, Reference, place_reference
 from .quality import TemplateMaps, fov_cut_fraction, quality_figures, reject_failures
 from .template import Template, mni, mni_digest
 
-RECIPE_VERSION = 2
+RECIPE_VERSION = 3
 MAX_Z = 1000.0
 
 

@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
+from scipy.interpolate import BSpline
 from scipy.spatial.transform import Rotation
 
 from tasks.records import ScanRejected
 from tasks.science.imaging.bias_field import log_bias_field
 from tasks.science.imaging.brain_mask import is_stripped, provided_mask
 from tasks.science.imaging.correlation_ratio import Scene, unexplained
+from tasks.science.imaging.mutual_information import BINS, IntensityBins, bins_at, mutual_information
 from tasks.science.imaging.orientation import apply_affine
 from tasks.science.imaging.quality import fov_cut_fraction
-from tasks.science.imaging.registration import COARSE, FINE, find_head, parameters_of, refine, transform_of
+from tasks.science.imaging.registration import COARSE, FINE, LAST, find_head, parameters_of, refine, transform_of
 from tasks.science.imaging.resampling import block_mean, low_pass
 from tasks.science.imaging.template import mni
 from tasks.science.imaging.template_points import distance_from_brain_mm, template_points
@@ -43,20 +46,66 @@ def test_parameters_and_transform_are_each_others_inverse(parameters: list[float
     np.testing.assert_allclose(parameters_of(transform_of(np.array(parameters), mni()), mni()), parameters, atol=1e-8)
 
 
-def test_gradient_agrees_with_finite_differences() -> None:
+MEASURES = {
+    "correlation ratio": lambda scene, points, bins, transform: unexplained(scene, points, transform),
+    "mutual information": mutual_information,
+}
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_gradient_agrees_with_finite_differences(measure: str) -> None:
     volume, affine = small_template()
-    scene = Scene(low_pass(volume, STEPS_MM, 12.0), affine)
+    scene = Scene(low_pass(volume, STEPS_MM, 6.0), affine)
     points = template_points(mni(), 8.0, 0)
-    # In general position the tri-linear kinks average out over thousands of points.
     transform = transform_of(np.array([3.0, -4.0, 5.0, 6.0, 4.0, -3.0, 5.0, -4.0, 3.0, 2.0, 1.0, -2.0]), mni())
-    _, gradient, _ = unexplained(scene, points, transform)
-    for row in range(3):
-        step = 0.2
+    bins = bins_at(scene, points, transform)
+    _, gradient, _ = MEASURES[measure](scene, points, bins, transform)
+    for row, column in np.ndindex(3, 4):
+        # Small enough that few of the points leave their cell, where the interpolation has a kink.
+        step = 1e-3 if column == 3 else 1e-5
         moved = [transform.copy(), transform.copy()]
-        moved[0][row, 3] += step
-        moved[1][row, 3] -= step
-        slope = (unexplained(scene, points, moved[0])[0] - unexplained(scene, points, moved[1])[0]) / (2 * step)
-        assert slope == pytest.approx(gradient[row, 3], rel=0.15, abs=2e-4)
+        moved[0][row, column] += step
+        moved[1][row, column] -= step
+        ahead, behind = (MEASURES[measure](scene, points, bins, each)[0] for each in moved)
+        scale = np.abs(gradient[:, column]).max()
+        assert (ahead - behind) / (2 * step) == pytest.approx(gradient[row, column], abs=0.01 * scale)
+
+
+def test_look_up_is_linear_interpolation() -> None:
+    volume, affine = small_template()
+    rng = np.random.default_rng(0)
+    points_mm = apply_affine(affine, rng.uniform(-3, np.array(volume.shape) + 2, (500, 3)))
+    values, _, weights = Scene(volume, affine).look_up(points_mm)
+    voxels = apply_affine(np.linalg.inv(affine), points_mm)
+    inside = ((voxels >= 0) & (voxels <= np.array(volume.shape) - 1)).all(axis=1)
+    expected = ndimage.map_coordinates(volume, voxels.T, np.float64, order=1, mode="nearest")
+    np.testing.assert_allclose(values[inside], expected[inside], atol=1e-5 * volume.max())
+    assert (weights[~inside] == 0).all()
+
+
+@given(st.lists(st.floats(-0.2, 1.2), min_size=1, max_size=20))
+def test_bins_share_out_every_value_by_a_cubic_b_spline(values: list[float]) -> None:
+    bins = IntensityBins(0.0, 1.0)
+    first, shares, _, per_unit = bins.place(np.array(values))
+    np.testing.assert_allclose(shares.sum(axis=0), 1.0, atol=1e-12)
+    spline = BSpline.basis_element(np.arange(5) - 2.0, extrapolate=False)
+    for value, bin_, share in zip(values, first, shares.T, strict=True):
+        at = np.clip(value * per_unit, 0, BINS - 4 - 1e-6)
+        expected = np.nan_to_num(spline(at - (bin_ + np.arange(-1, 3))))
+        np.testing.assert_allclose(share, expected, atol=1e-9)
+
+
+def test_mutual_information_does_not_care_which_tissue_is_bright() -> None:
+    volume, affine = small_template()
+    points = template_points(mni(), 8.0, 0)
+    found = []
+    for each in (volume, 40.0 - 3.0 * volume):
+        scene = Scene(each, affine)
+        bins = IntensityBins(float(each.min()), float(each.max()))
+        found.append(mutual_information(scene, points, bins, np.eye(4))[0])
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+    shuffled = Scene(np.random.default_rng(0).permutation(volume.ravel()).reshape(volume.shape), affine)
+    assert mutual_information(shuffled, points, bins_at(shuffled, points, np.eye(4)), np.eye(4))[0] < 0.1 * found[0]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +118,7 @@ def test_known_pose_is_found_from_nothing(
     volume, affine = small_template()
     to_scan = posed(angles, scale, shift)
     scan_affine = to_scan @ affine
-    found = refine(volume, scan_affine, mni(), find_head(volume, scan_affine, mni(), 0), (COARSE, FINE), 0)
+    found = refine(volume, scan_affine, mni(), find_head(volume, scan_affine, mni(), 0), (COARSE, FINE, LAST), 0)
     back = apply_affine(found.to_mni @ to_scan, brain_points())
     # A third of a 3 mm voxel.
     assert np.linalg.norm(back - brain_points(), axis=1).mean() < 1.0
