@@ -25,6 +25,8 @@ from tasks.steps.report import local_report
 
 # Where output goes to a file, tables keep the width that they need.
 NARROWEST = 120
+# Of one kind: a table of a million people who were never scanned is one fault, not a million.
+PROBLEMS_SHOWN = 10
 out = Console(markup=False, highlight=False)
 if not out.is_terminal:
     out = Console(markup=False, highlight=False, width=max(out.width, NARROWEST))
@@ -98,8 +100,11 @@ def index_root(root: str, cohort: str | None, rehash: bool, as_json: bool) -> No
     by_modality = ", ".join(f"{count} {kind}" for kind, count in tables.manifest["modality"].value_counts().items())
     subjects = tables.manifest["participant_id"].nunique()
     out.print(f"{name}: {len(tables.manifest)} scans ({by_modality or 'none'}) of {subjects} subjects")
-    for row in tables.problems.to_dict("records"):
-        out.print(f"  {row['kind']}: {row['path']}: {row['message']}", style="yellow")
+    for kind, rows in tables.problems.groupby("kind", sort=False):
+        for row in rows.head(PROBLEMS_SHOWN).to_dict("records"):
+            out.print(f"  {kind}: {row['path']}: {row['message']}", style="yellow")
+        if len(rows) > PROBLEMS_SHOWN:
+            out.print(f"  {kind}: and {len(rows) - PROBLEMS_SHOWN} more; --json prints all", style="yellow")
     out.print(f"manifest  {manifest}\nclinical  {clinical}", soft_wrap=True)
 
 

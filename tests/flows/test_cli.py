@@ -81,3 +81,16 @@ def test_a_phantom_has_the_people_that_were_asked_for(tmp_path: Path) -> None:
     assert len(people) == 3
     assert people["age"].between(30, 40).all()
     assert set(people["diagnosis"]) == {"HC"}
+
+
+def test_an_index_prints_ten_problems_of_a_kind_and_counts_the_rest(tmp_path: Path) -> None:
+    root = tmp_path / "site"
+    (root / "sub-0" / "anat").mkdir(parents=True)
+    (root / "sub-0" / "anat" / "sub-0_T1w.nii.gz").write_bytes(b"x")
+    (root / "dataset_description.json").write_text("{}")
+    rows = "".join(f"sub-{number}\t30\n" for number in range(5000))
+    (root / "participants.tsv").write_text(f"participant_id\tage\n{rows}")
+    result = runner.invoke(app, ["index", str(root)])
+    assert result.exit_code == 0, result.output
+    assert len(result.stdout.splitlines()) < 40
+    assert "missing-scan: and 4989 more" in result.stdout

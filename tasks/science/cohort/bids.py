@@ -25,6 +25,8 @@ OTHER_DATATYPES = frozenset(
 )
 IGNORED_ROOTS = frozenset({"derivatives", "sourcedata", "code", "stimuli"})
 LONGEST_PATH = 1024
+# A participants.tsv of a million people with ten columns has about 100 MB.
+MAX_TABLE_BYTES = 2**28
 UNSAFE_TEXT = re.compile(
     r"[\x00-\x1f\x7f-\x9f\\\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]|^/|^[A-Za-z]:|//|(^|/)\.{1,2}(/|$)"
 )
@@ -124,11 +126,15 @@ def table_paths(listing: Sequence[FileInfo]) -> list[str]:
         listing: Every file below the BIDS root.
 
     Returns:
-        Paths of participants.tsv, participants.json and each sub-*/sub-*_sessions.tsv, of those that exist.
+        Paths of participants.tsv, participants.json and each sub-*/sub-*_sessions.tsv, of those that exist and are not
+        too large to hold in memory.
     """
-    paths = dict.fromkeys(file.path for file in listing)
+    return list(dict.fromkeys(file.path for file in listing if _is_table(file) and file.size_bytes <= MAX_TABLE_BYTES))
+
+
+def _is_table(file: FileInfo) -> bool:
     fixed = (PARTICIPANTS_PATH, PARTICIPANTS_NOTES_PATH)
-    return [path for path in paths if path in fixed or SESSIONS_TABLE.fullmatch(path)]
+    return file.path in fixed or SESSIONS_TABLE.fullmatch(file.path) is not None
 
 
 def _safe_files(listing: Sequence[FileInfo], said: list[Problem]) -> list[FileInfo]:
@@ -243,6 +249,10 @@ def _say_layout(files: Sequence[FileInfo], manifest: pd.DataFrame, said: list[Pr
     if not any(file.path == "dataset_description.json" for file in files):
         message = "There is no dataset_description.json, which every BIDS root has. Check that this is the root."
         said.append(Problem("dataset_description.json", "not-bids-root", message))
+    for file in files:
+        if file.size_bytes > MAX_TABLE_BYTES and _is_table(file):
+            message = f"The table has {file.size_bytes} bytes, over the limit of {MAX_TABLE_BYTES}, so it is not read."
+            said.append(Problem(file.path, "unusable-table", f"{message} Find out what made it so large."))
     if len(manifest) == 0:
         nested = [file.path.split("/sub-", 1)[0] for file in files if "/sub-" in file.path and "/anat/" in file.path]
         inside = sorted({root for root in nested if not root.startswith("sub-")} - IGNORED_ROOTS)

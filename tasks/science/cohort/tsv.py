@@ -18,6 +18,10 @@ DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
 THOUSANDS_COMMA = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
 ZERO_PADDED = re.compile(r"[+-]?0[0-9].*")
 LINE_END = re.compile(r"\r\n|\r|\n")
+# A cell that holds these can rewrite a terminal's lines or hide what a table says; no BIDS table needs them.
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u2069]")
+MAX_COLUMNS = 5000
+LONGEST_COLUMN_NAME = 255
 
 Cells = dict[str, str | None]
 
@@ -42,10 +46,15 @@ def read_tsv(data: bytes, path: str, known_columns: frozenset[str], said: list[P
     Returns:
         The table; no columns where the file is empty.
     """
-    numbered = enumerate(LINE_END.split(_decode(data, path, said)), start=1)
+    numbered = enumerate(LINE_END.split(_without_control(_decode(data, path, said), path, said)), start=1)
     lines = [(number, line) for number, line in numbered if line.strip()]
     if not lines:
         said.append(Problem(path, "empty-table", "The table is empty. Write its header and rows, or remove the file."))
+        return TextTable((), ())
+    columns = lines[0][1].count("\t") + 1
+    if columns > MAX_COLUMNS:
+        message = f"The table has {columns} columns, so it is not used; {MAX_COLUMNS} are accepted. Is it turned over?"
+        said.append(Problem(path, "unusable-table", message))
         return TextTable((), ())
     header = _header(lines[0][1], path, known_columns, said)
     rows = [_row(line, number, header, path, said) for number, line in lines[1:]]
@@ -66,15 +75,25 @@ def _decode(data: bytes, path: str, said: list[Problem]) -> str:
         return data.decode("latin-1")
 
 
+def _without_control(text: str, path: str, said: list[Problem]) -> str:
+    clean, count = CONTROL.subn("\ufffd", text)
+    if count:
+        message = f"{count} control or invisible characters stand in the table; each is read as \ufffd. Remove them."
+        said.append(Problem(path, "control-characters", message))
+    return clean
+
+
 def _header(line: str, path: str, known_columns: frozenset[str], said: list[Problem]) -> list[str]:
     names: list[str] = []
     for position, cell in enumerate(_split(line), start=1):
         name = cell.casefold() if cell.casefold() in known_columns else cell
-        unique, number = name or f"column_{position}", 2
+        short = name if len(name) <= LONGEST_COLUMN_NAME else ""
+        unique, number = short or f"column_{position}", 2
         while unique in names:
             unique, number = f"{name}_{number}", number + 1
         if unique != name:
-            message = f"Column {position} is named {quoted(name)}, which is empty or repeated; it is called {unique!r}."
+            fault = "which is empty, repeated or too long"
+            message = f"Column {position} is named {quoted(name)}, {fault}; it is called {unique!r}."
             said.append(Problem(path, "column-name", message))
         names.append(unique)
     return names
