@@ -108,7 +108,7 @@ def run(
             left = stages_left(workspace, workspace.index(progress, rehash))
         if left or retry_excluded:
             console.print(f"to do: {', '.join(left) or 'excluded scans again'}")
-            run_study(path, rehash, retry_excluded)
+            run_study(path, rehash, retry_excluded, indexed=True)
         else:
             console.print("nothing to do: every stage of this study is in the store already", style="green")
         excluded_share = print_summary(open_workspace(path), as_json)
@@ -137,21 +137,15 @@ def preprocess(
     """Index the cohorts and prepare every scan that the store lacks."""
     with errors_in_words():
         execution(home, store, data, workers, cluster)
-        from flows.preprocess import preprocess as flow
+        from flows.prepare import prepare_study
+        from infra.study import load_study
+        from tasks.steps.progress import excluded_share
 
-        result = flow(study_path(study), rehash, retry_excluded)
+        path = study_path(study)
+        result, states = prepare_study(path, rehash, retry_excluded)
+        share, tolerance = excluded_share(states), load_study(Path(path)).excluded_tolerance
     tell(as_json, result, lambda: typer.echo(f"prepared {result['prepared']}, excluded {result['excluded']} scans"))
-    share, tolerance = study_share(study)
     exit_by_share(share, tolerance)
-
-
-def study_share(study: str) -> tuple[float, float]:
-    """The study's share of excluded scans and what it tolerates."""
-    from flows.workspace import open_workspace
-    from tasks.steps.progress import excluded_share
-
-    workspace = open_workspace(study_path(study))
-    return excluded_share(workspace.stored_states()), workspace.study.excluded_tolerance
 
 
 @app.command(epilog="Example: `padflow train phantom --home demo --data demo/data`")
@@ -204,7 +198,7 @@ def index(
     """Turn a BIDS root into a manifest and a clinical table; say every irregularity."""
     with errors_in_words():
         execution(home, store)
-        from flows.summary import index_root
+        from flows.status import index_root
 
         index_root(root, cohort, rehash, as_json)
 
@@ -214,7 +208,7 @@ def status(study: Study, home: Home = None, store: StoreUrl = None, data: Data =
     """Say what became of every indexed scan, from the store alone."""
     with errors_in_words():
         execution(home, store, data)
-        from flows.summary import print_status
+        from flows.status import print_status
         from flows.workspace import open_workspace
 
         workspace = open_workspace(study_path(study))

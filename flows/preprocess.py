@@ -26,13 +26,16 @@ RUNNER: Any = ThreadPoolTaskRunner(max_workers=SLICES_AT_A_TIME)
 
 
 @flow(name="preprocess", task_runner=RUNNER, validate_parameters=False)
-def preprocess(study_path: str, rehash: bool = False, retry_excluded: bool = False) -> dict[str, int]:
+def preprocess(
+    study_path: str, rehash: bool = False, retry_excluded: bool = False, indexed: bool = False
+) -> dict[str, int]:
     """Prepare what is missing; scans that are prepared or excluded already are not touched.
 
     Args:
         study_path: The study file.
         rehash: Read every file again when indexing.
         retry_excluded: Try scans again that preprocessing has excluded.
+        indexed: The cohorts have been indexed a moment ago, and the store's index is taken.
 
     Returns:
         How many scans were `prepared` and `excluded` by this run.
@@ -42,7 +45,7 @@ def preprocess(study_path: str, rehash: bool = False, retry_excluded: bool = Fal
     """
     workspace = open_workspace(study_path)
     with progress_bars() as progress:
-        states = workspace.index(progress, rehash)
+        states = workspace.stored_states() if indexed else workspace.index(progress, rehash)
         if retry_excluded:
             workspace.forget_exclusions(states)
             states = workspace.stored_states()

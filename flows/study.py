@@ -22,19 +22,22 @@ from tasks.steps.train import plan_training
 
 
 @flow(name="study", validate_parameters=False)
-def run_study(study_path: str, rehash: bool = False, retry_excluded: bool = False) -> dict[str, Any]:
+def run_study(
+    study_path: str, rehash: bool = False, retry_excluded: bool = False, indexed: bool = False
+) -> dict[str, Any]:
     """Run a study from raw scans to its report.
 
     Args:
         study_path: The study file.
         rehash: Read every file again when indexing.
         retry_excluded: Try scans again that preprocessing has excluded.
+        indexed: The cohorts have been indexed a moment ago, and the store's index is taken.
 
     Returns:
         What each stage did, and the report's path.
     """
     console.rule("1 of 5  preprocess")
-    prepared = preprocess(study_path, rehash, retry_excluded)
+    prepared = preprocess(study_path, rehash, retry_excluded, indexed)
     console.rule("2 of 5  train")
     registered = train(study_path)
     console.rule("3 of 5  validate")

@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from flows.progress_bars import counter, progress_bars
+from flows.progress_bars import progress_bars
+from flows.status import add_row, as_rows, cohort_json, flow_table, out
 from flows.validate import fitted, scored_states
 from flows.workspace import Workspace
 from infra import layout
 from infra.settings import load_settings
-from infra.storage import Store
 from tasks.steps.associate import association_table
-from tasks.steps.index import index_cohort
-from tasks.steps.progress import CohortState, excluded_share, validation_key
+from tasks.steps.progress import excluded_share, validation_key
 from tasks.steps.report import local_report
-
-# Where output goes to a file, tables keep the width that they need.
-NARROWEST = 120
-# Of one kind: a table of a million people who were never scanned is one fault, not a million.
-PROBLEMS_SHOWN = 10
-out = Console(markup=False, highlight=False)
-if not out.is_terminal:
-    out = Console(markup=False, highlight=False, width=max(out.width, NARROWEST))
-COUNTS = ("indexed", "unused", "prepared", "excluded", "missing")
 
 
 def print_summary(workspace: Workspace, as_json: bool) -> float:
@@ -45,67 +32,21 @@ def print_summary(workspace: Workspace, as_json: bool) -> float:
     report = local_report(workspace.settings, study)
     if as_json:
         body = {
-            "cohorts": [_cohort(state) for state in states],
+            "cohorts": [cohort_json(state) for state in states],
             "model": registered,
-            "metrics": _rows(metrics),
-            "associations": _rows(associations),
+            "metrics": as_rows(metrics),
+            "associations": as_rows(associations),
             "report": str(report),
             "tracking_uri": _without_password(workspace.settings.tracking_uri),
         }
         print(json.dumps(body, indent=1))
     else:
-        out.print(_flow_table(states))
+        out.print(flow_table(states))
         out.print(_metrics_table(metrics))
         if not associations.empty:
             out.print(_association_table(associations))
         _print_places(workspace, registered, report)
     return excluded_share(states)
-
-
-def print_status(workspace: Workspace, as_json: bool) -> tuple[float, int]:
-    """Print what became of every indexed scan; gives the share of excluded scans and the number of missing ones."""
-    states = workspace.stored_states()
-    if as_json:
-        print(json.dumps({"cohorts": [_cohort(state) for state in states]}, indent=1))
-        return excluded_share(states), sum(len(state.missing) for state in states)
-    out.print(_flow_table(states))
-    excluded = [(state.spec.name, item) for state in states for item in state.excluded]
-    if excluded:
-        table = Table("cohort", "scan", "stage", "reason", title="Excluded scans", title_justify="left")
-        for cohort, item in excluded:
-            _add(table, cohort, item.scan_id, item.stage, item.reason)
-        out.print(table)
-    missing = [(state.spec.name, scan.scan_id) for state in states for scan in state.missing]
-    if missing:
-        out.print(f"{len(missing)} scans are not prepared yet, the first is {missing[0][1]}; `padflow run` does them")
-    return excluded_share(states), len(missing)
-
-
-def index_root(root: str, cohort: str | None, rehash: bool, as_json: bool) -> None:
-    """Index one BIDS root and print what was found."""
-    settings = load_settings()
-    url = root if "://" in root else str(Path(root).absolute())
-    name = cohort or "".join(c if c.isalnum() or c in "-_" else "-" for c in url.rstrip("/").rsplit("/", 1)[-1])
-    store = Store(settings.store, settings.home / "cache")
-    with progress_bars() as progress:
-        indexed = index_cohort(store, name, url, rehash, counter(progress, f"index {name}"))
-    tables = indexed.tables
-    manifest = store.uri(layout.index_table(name, url, indexed.digest, "manifest"))
-    clinical = store.uri(layout.index_table(name, url, indexed.digest, "clinical"))
-    if as_json:
-        counts = tables.manifest["modality"].value_counts().to_dict()
-        body = {"cohort": name, "scans": counts, "manifest": manifest, "clinical": clinical}
-        print(json.dumps({**body, "problems": _rows(tables.problems)}, indent=1))
-        return
-    by_modality = ", ".join(f"{count} {kind}" for kind, count in tables.manifest["modality"].value_counts().items())
-    subjects = tables.manifest["participant_id"].nunique()
-    out.print(f"{name}: {len(tables.manifest)} scans ({by_modality or 'none'}) of {subjects} subjects")
-    for kind, rows in tables.problems.groupby("kind", sort=False):
-        for row in rows.head(PROBLEMS_SHOWN).to_dict("records"):
-            out.print(f"  {kind}: {row['path']}: {row['message']}", style="yellow")
-        if len(rows) > PROBLEMS_SHOWN:
-            out.print(f"  {kind}: and {len(rows) - PROBLEMS_SHOWN} more; --json prints all", style="yellow")
-    out.print(f"manifest  {manifest}\nclinical  {clinical}", soft_wrap=True)
 
 
 def print_predictions(table: pd.DataFrame, destination: Path | None, as_json: bool) -> None:
@@ -120,12 +61,12 @@ def print_predictions(table: pd.DataFrame, destination: Path | None, as_json: bo
         out.print(f"{len(table)} rows in {destination}", soft_wrap=True)
         return
     if as_json:
-        print(json.dumps(_rows(table), indent=1))
+        print(json.dumps(as_rows(table), indent=1))
         return
     shown = Table("image", "brain age", "spread", "brain-PAD", "status", "reason")
     for row in table.to_dict("records"):
         figures = [_years(row[name]) for name in ("predicted_age_years", "ensemble_spread_years", "brain_pad_years")]
-        _add(shown, str(row["image"]), *figures, str(row["status"]), str(row["reason"]))
+        add_row(shown, str(row["image"]), *figures, str(row["status"]), str(row["reason"]))
     out.print(shown)
 
 
@@ -155,13 +96,6 @@ def make_phantom(
         out.print(f"{subjects} subjects in {folder}, the planted truth in {body['truth']}", soft_wrap=True)
 
 
-def _flow_table(states: list[CohortState]) -> Table:
-    table = Table("cohort", "role", *COUNTS, title="Scans", title_justify="left")
-    for state in states:
-        _add(table, state.spec.name, state.spec.role, *(str(state.counts[name]) for name in COUNTS))
-    return table
-
-
 def _metrics_table(metrics: pd.DataFrame) -> Table:
     title = "Brain age of unseen cohorts: estimate [95% CI over subjects]"
     table = Table("cohort", "predictor", "", "n", "MAE, years", "R²", "r", title=title, title_justify="left")
@@ -173,7 +107,7 @@ def _metrics_table(metrics: pd.DataFrame) -> Table:
         cells = [
             _estimate(by_metric.loc[name]) if name in by_metric.index else "" for name in ("mae", "r2", "pearson_r")
         ]
-        _add(table, str(cohort), str(predictor), str(correction), str(rows["n_subjects"].iloc[0]), *cells)
+        add_row(table, str(cohort), str(predictor), str(correction), str(rows["n_subjects"].iloc[0]), *cells)
     return table
 
 
@@ -184,7 +118,7 @@ def _association_table(associations: pd.DataFrame) -> Table:
         if not row.get("of_interest"):
             continue
         cells = [f"{row[name]:.3g}" if pd.notna(row[name]) else "–" for name in ("p_value", "q_value")]
-        _add(table, str(row["model"]), str(row["term"]), _estimate(row), *cells, str(row["n_used"]))
+        add_row(table, str(row["model"]), str(row["term"]), _estimate(row), *cells, str(row["n_used"]))
     return table
 
 
@@ -204,21 +138,6 @@ def _print_places(workspace: Workspace, registered: dict[str, Any], report: Path
     out.print("\n".join(lines), soft_wrap=True)
 
 
-def _add(table: Table, *cells: str) -> None:
-    # As plain text: a term like group[depr] would be taken for markup and lose its level.
-    table.add_row(*(Text(cell) for cell in cells))
-
-
-def _cohort(state: CohortState) -> dict[str, Any]:
-    return {
-        "name": state.spec.name,
-        "role": state.spec.role,
-        **state.counts,
-        "exclusions": [asdict(item) for item in state.excluded],
-        "missing_scans": [scan.scan_id for scan in state.missing],
-    }
-
-
 def _estimate(row: Any) -> str:
     if pd.isna(row["ci_low"]):
         return "not estimable" if pd.isna(row["estimate"]) else f"{row['estimate']:.2f}"
@@ -227,11 +146,6 @@ def _estimate(row: Any) -> str:
 
 def _years(value: float) -> str:
     return "–" if pd.isna(value) else f"{value:.1f}"
-
-
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    # Through pandas' own writer, which turns what is undefined into null.
-    return list(json.loads(table.to_json(orient="records")))
 
 
 def _without_password(uri: str) -> str:

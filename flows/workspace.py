@@ -12,14 +12,12 @@ from flows.progress_bars import counter
 from infra import layout
 from infra.settings import Settings, load_settings
 from infra.storage import Store
-from infra.study import Study, load_study, resolve_root
+from infra.study import AGE_BAND, Study, load_study, resolve_root
 from infra.templates import with_template_digests
 from tasks.science.imaging.recipe import recipe_digest
-from tasks.science.statistics.association import check_spec
-from tasks.steps.index import index_cohort, latest_index
-from tasks.steps.progress import CohortState, cohort_state
-from tasks.steps.train import registration_key
-from tasks.steps.validate import AGE_BAND
+from tasks.science.statistics.declaration import check_spec
+from tasks.steps.index import IndexedCohort, index_cohort, latest_index
+from tasks.steps.progress import CohortState, cohort_state, finished_scans, registration_key
 
 PREDICTION_COLUMNS = (
     "predicted_age_years",
@@ -51,13 +49,20 @@ class Workspace:
 
     def index(self, progress: Progress, rehash: bool = False) -> list[CohortState]:
         """Read every cohort's BIDS root anew and compare with the store."""
-        states = []
+        indexed = []
         for spec in self.study.cohorts:
             root = resolve_root(spec.root, self.settings.data)
-            indexed = index_cohort(self.store, spec.name, root, rehash, counter(progress, f"index {spec.name}"))
-            states.append(cohort_state(self.store, spec, indexed, self.study.recipe, self.recipe_key))
+            indexed.append(index_cohort(self.store, spec.name, root, rehash, counter(progress, f"index {spec.name}")))
+        states = self._states(indexed)
         self._check_columns(states)
         return states
+
+    def _states(self, indexed: list[IndexedCohort]) -> list[CohortState]:
+        finished = finished_scans(self.store, self.recipe_key)
+        return [
+            cohort_state(self.store, spec, cohort, self.study.recipe, finished)
+            for spec, cohort in zip(self.study.cohorts, indexed, strict=True)
+        ]
 
     def _check_columns(self, states: list[CohortState]) -> None:
         """Refuse an association or group of a column that does not exist before hours of work, not after."""
@@ -71,11 +76,11 @@ class Workspace:
 
     def forget_exclusions(self, states: list[CohortState]) -> None:
         """Take exclusions of preprocessing away, so that those scans are tried again."""
-        for state in states:
-            for item in state.excluded:
-                key = layout.excluded_scan(self.recipe_key, item.sha256)
-                if self.store.exists(key):
-                    self.store.delete(key)
+        keys = {layout.excluded_scan(self.recipe_key, item.sha256) for state in states for item in state.excluded}
+        held = self.store.names(layout.prepared_folder(self.recipe_key))
+        for key in sorted(keys):
+            if key.rsplit("/", 1)[-1] in held:
+                self.store.delete(key)
 
     def stored_states(self) -> list[CohortState]:
         """Where each cohort stands by its newest index, from the store alone.
@@ -83,17 +88,17 @@ class Workspace:
         Raises:
             NotReady: A cohort was never indexed.
         """
-        states = []
+        indexed = []
         for spec in self.study.cohorts:
             root = resolve_root(spec.root, self.settings.data)
-            indexed = latest_index(self.store, spec.name, root)
-            if indexed is None:
+            cohort = latest_index(self.store, spec.name, root)
+            if cohort is None:
                 raise NotReady(
                     f"cohort {spec.name!r} ({root}) is not indexed in {self.store.url}; "
                     f"run `padflow preprocess` or `padflow run` on the study first, with the same --store and --data"
                 )
-            states.append(cohort_state(self.store, spec, indexed, self.study.recipe, self.recipe_key))
-        return states
+            indexed.append(cohort)
+        return self._states(indexed)
 
     def fit_record(self, fit_key: str) -> dict[str, Any] | None:
         """What was fitted under a key, or None."""

@@ -20,6 +20,7 @@ from typing import Any
 import fsspec
 import pandas as pd
 
+from infra.local_listing import list_folder
 from tasks.science.cohort.bids import FileInfo
 
 READ_THREADS = 8
@@ -77,11 +78,18 @@ class Store:
 
     def names(self, prefix: str) -> set[str]:
         """Names directly below a prefix, in one listing."""
+        return set(self.marks(prefix))
+
+    def marks(self, prefix: str) -> dict[str, str]:
+        """Names directly below a prefix, in one listing, and a remote store's mark of the bytes ("" on a local one)."""
+        path = f"{self._root}/{_checked(prefix)}"
         try:
-            found = self._filesystem.ls(f"{self._root}/{_checked(prefix)}", detail=False)
+            if self.is_local:
+                return dict.fromkeys(os.listdir(path), "")  # noqa: PTH208 (tens of thousands)
+            found = self._filesystem.ls(path, detail=True)
         except FileNotFoundError:
-            return set()
-        return {str(path).rsplit("/", 1)[-1] for path in found}
+            return {}
+        return {str(info["name"]).rsplit("/", 1)[-1]: _version(info) for info in found}
 
     def keys(self) -> set[str]:
         """Every key of the store, in one listing of all its folders."""
@@ -156,12 +164,18 @@ class BidsRoot:
         Raises:
             ValueError: There is nothing there.
         """
-        found = self._filesystem.find(self._root, detail=True)
-        if not found:
+        files = self._list()
+        if not files:
             raise ValueError(
                 f"{self.url}: found no files, expected a BIDS data set (sub-*/…/anat/*.nii.gz).\n"
                 "Check the cohort's `root` in the study, and --data or PADFLOW_DATA, which relative roots are below."
             )
+        return files
+
+    def _list(self) -> list[FileInfo]:
+        if "file" in _protocols(self._filesystem):
+            return list_folder(self._root)
+        found = self._filesystem.find(self._root, detail=True)
         return [
             FileInfo(
                 path=path.removeprefix(self._root).lstrip("/"), size_bytes=int(info["size"]), version=_version(info)
@@ -188,14 +202,23 @@ class BidsRoot:
             done: Called after each file, for a progress bar.
         """
 
-        def one(file: FileInfo) -> tuple[str, str]:
+        found: dict[str, str] = {}
+        fresh: list[FileInfo] = []
+        for file in files:
             earlier = known.get((file.path, file.size_bytes, file.version))
-            result = earlier or hashlib.sha256(self.read(file.path)).hexdigest()
+            if earlier is None:
+                fresh.append(file)
+            else:
+                found[file.path] = earlier
+                done()
+
+        def one(file: FileInfo) -> tuple[str, str]:
+            result = hashlib.sha256(self.read(file.path)).hexdigest()
             done()
             return file.path, result
 
         with ThreadPoolExecutor(READ_THREADS) as pool:
-            return dict(pool.map(one, files))
+            return {**found, **dict(pool.map(one, fresh))}
 
 
 def read_uri(uri: str) -> bytes:

@@ -22,11 +22,13 @@ from tasks.records import (
     TrainingSpec,
     digest,
 )
-from tasks.science.statistics.association import check_spec
+from tasks.science.statistics.declaration import check_spec
 
 SAFE_SPACE = re.compile(r"[A-Za-z0-9]{1,64}")
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 STUDIES = Path(__file__).parent / "studies"
+AGE_BAND = "age_band"
+"""What `validation.groups` calls bands of age, which no table has as a column."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from infra import layout
 from infra.storage import BidsRoot, Store
 from tasks.records import Excluded, ImageRef, Recipe, ScanRef, digest
 from tasks.science.cohort.bids import BidsIndex, FileInfo, index_bids
+from tasks.science.cohort.listing import listing_digest
 from tasks.science.cohort.selection import Selection, select_scans
 
 TABLES = ("manifest", "clinical", "problems")
@@ -20,12 +21,13 @@ TABLES = ("manifest", "clinical", "problems")
 
 @dataclass(frozen=True)
 class IndexedCohort:
-    """A cohort's index as it lies in the store, and where."""
+    """A cohort's index as it lies in the store, where the cohort is, and the digest of the listing it was made from."""
 
     name: str
     root: str
     digest: str
     tables: BidsIndex
+    listing: str = ""
 
     @cached_property
     def uris(self) -> dict[str, str]:
@@ -65,7 +67,7 @@ def index_cohort(
     rehash: bool = False,
     on_start: Callable[[int], Callable[[], None]] | None = None,
 ) -> IndexedCohort:
-    """Read a BIDS root and keep its tables in the store, unless they are there already.
+    """Read a BIDS root and keep its tables in the store; where no file is new or changed, the store's index stands.
 
     Args:
         store: Where the tables go.
@@ -76,18 +78,24 @@ def index_cohort(
     """
     bids_root = BidsRoot(root)
     previous = None if rehash else latest_index(store, name, root)
+    listing = bids_root.listing()
+    listed = listing_digest(name, listing)
+    if previous is not None and previous.listing == listed:
+        return previous
     known = {} if previous is None else _known_hashes(previous.tables.manifest)
 
     def hashes(files: list[FileInfo] | tuple[FileInfo, ...]) -> dict[str, str]:
         done = on_start(len(files)) if on_start else lambda: None
         return bids_root.hashes(files, known, done)
 
-    tables = index_bids(name, bids_root.listing(), bids_root.read, hashes)  # type: ignore[arg-type]
-    indexed = IndexedCohort(name, bids_root.url, _index_digest(tables), tables)
+    tables = index_bids(name, listing, bids_root.read, hashes)  # type: ignore[arg-type]
+    indexed = IndexedCohort(name, bids_root.url, _index_digest(tables), tables, listed)
     if previous is None or previous.digest != indexed.digest:
         for table in TABLES:
             store.write_table(layout.index_table(name, root, indexed.digest, table), getattr(tables, table))
-        store.write_json(layout.latest_index(name, root), {"digest": indexed.digest, "root": bids_root.url})
+    if previous is None or (previous.digest, previous.listing) != (indexed.digest, listed):
+        latest = {"digest": indexed.digest, "root": bids_root.url, "listing": listed}
+        store.write_json(layout.latest_index(name, root), latest)
     return indexed
 
 
@@ -96,9 +104,10 @@ def latest_index(store: Store, name: str, root: str) -> IndexedCohort | None:
     key = layout.latest_index(name, root)
     if not store.exists(key):
         return None
-    index_digest = store.read_json(key)["digest"]
+    latest = store.read_json(key)
+    index_digest = latest["digest"]
     read = {table: store.read_table(layout.index_table(name, root, index_digest, table)) for table in TABLES}
-    return IndexedCohort(name, root.rstrip("/"), index_digest, BidsIndex(**read))
+    return IndexedCohort(name, root.rstrip("/"), index_digest, BidsIndex(**read), latest.get("listing", ""))
 
 
 def selection_exclusions(selection: Selection) -> list[Excluded]:

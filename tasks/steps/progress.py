@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import platform
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
 import pandas as pd
 
 from infra import layout
+from infra.settings import Settings
 from infra.storage import Store
 from infra.study import CohortSpec, Study
 from tasks.records import Excluded, Recipe, ScanRef, digest
 from tasks.science.cohort.selection import SUPERSEDED, Selection
+from tasks.steps.exclusions import read_exclusions
 from tasks.steps.index import IndexedCohort, selection_exclusions
 
 
@@ -54,20 +56,38 @@ class CohortState:
         return digest(table.to_csv(index=False))
 
 
+@dataclass(frozen=True)
+class Finished:
+    """What the store holds of one recipe, by one listing for all cohorts.
+
+    Attributes:
+        recipe_key: The recipe's digest.
+        marks: Name of each object → a remote store's mark of its bytes.
+    """
+
+    recipe_key: str
+    marks: dict[str, str] = field(repr=False)
+
+
+def finished_scans(store: Store, recipe_key: str) -> Finished:
+    """Ask the store which scans are done, prepared or excluded."""
+    return Finished(recipe_key, store.marks(layout.prepared_folder(recipe_key)))
+
+
 def cohort_state(
-    store: Store, spec: CohortSpec, indexed: IndexedCohort, recipe: Recipe, recipe_key: str
+    store: Store, spec: CohortSpec, indexed: IndexedCohort, recipe: Recipe, finished: Finished
 ) -> CohortState:
-    """Compare a cohort's index with what the store holds of it, by one listing."""
+    """Compare a cohort's index with what the store holds of it."""
     selection = indexed.select(recipe, spec.select)
-    names = store.names(layout.prepared_folder(recipe_key))
+    recipe_key, names = finished.recipe_key, finished.marks
     shas = selection.scans["sha256"]
     is_prepared = shas.map(lambda sha: f"{sha}.json" in names and f"{sha}.npy" in names).astype(bool)
     is_excluded = shas.map(lambda sha: f"{sha}.excluded.json" in names).astype(bool) & ~is_prepared
     refused = selection.scans[is_excluded]
-    texts = store.read_many([layout.excluded_scan(recipe_key, sha) for sha in refused["sha256"]])
+    said = read_exclusions(store, recipe_key, {sha: names[f"{sha}.excluded.json"] for sha in refused["sha256"]})
     exclusions = [
-        Excluded(scan_id, sha, said["stage"], said["reason"])
-        for scan_id, sha, said in zip(refused["scan_id"], refused["sha256"], map(json.loads, texts), strict=True)
+        Excluded(scan_id, sha, said[sha]["stage"], said[sha]["reason"])
+        for scan_id, sha in zip(refused["scan_id"], refused["sha256"], strict=True)
     ]
     return CohortState(
         spec=spec,
@@ -104,3 +124,10 @@ def association_key(fit_key: str, spec: object, states: list[CohortState]) -> st
     inputs = [[state.spec.name, predictions_key(fit_key, state), state.clinical_digest] for state in states]
     versions = layout.library_versions("statsmodels", "pandas")
     return digest(["association", 1, versions, asdict(spec), inputs])  # type: ignore[call-overload]
+
+
+def registration_key(study: Study, settings: Settings, fit_key: str) -> str:
+    """Where it is kept under which version a fit stands, for one name in one registry."""
+    # An embedded database is another one on another machine, whatever its path.
+    host = platform.node() if settings.registry_uri.startswith("sqlite:") else ""
+    return layout.registration(fit_key, study.registered_model, settings.tracking_uri, settings.registry_uri, host)

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import math
-import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -23,7 +22,7 @@ from infra.study import Study
 from tasks.records import AgeBias, Recipe, TrainingJob, TrainingRow, as_json, digest
 from tasks.science.cohort.splits import assign_splits, refuse_leaks
 from tasks.science.statistics.age_bias import fit_age_bias
-from tasks.steps.progress import CohortState
+from tasks.steps.progress import CohortState, registration_key
 
 # Raised when a change of the training code alters the weights that equal inputs give.
 TRAINING_VERSION = 1
@@ -239,13 +238,6 @@ def _keep_registration(
     registered = {"uri": version.uri, **asdict(version)}
     store.write_json(registration_key(study, settings, fit_key), registered)
     return registered
-
-
-def registration_key(study: Study, settings: Settings, fit_key: str) -> str:
-    """Where it is kept under which version a fit stands, for one name in one registry."""
-    # An embedded database is another one on another machine, whatever its path.
-    host = platform.node() if settings.registry_uri.startswith("sqlite:") else ""
-    return layout.registration(fit_key, study.registered_model, settings.tracking_uri, settings.registry_uri, host)
 
 
 def _log_fit(

@@ -13,13 +13,12 @@ from prefect.cache_policies import NO_CACHE
 from infra import layout, registry, tracking
 from infra.settings import Settings
 from infra.storage import Store
-from infra.study import Study
+from infra.study import AGE_BAND, Study
 from tasks.science.statistics.baselines import fit_mean_age, fit_volume_baseline, predict_constant, predict_volume
 from tasks.science.statistics.bootstrap import metric_table
 from tasks.science.statistics.comparison import paired_mae_difference
 from tasks.steps.progress import CohortState, predictions_key, validation_key
 
-AGE_BAND = "age_band"
 VOLUME_FIGURES = ("brain_volume_ml", "brain_fraction")
 
 

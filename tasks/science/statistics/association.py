@@ -7,8 +7,6 @@ intercept. A model that cannot be fitted is a result with a reason, never an exc
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,9 +16,10 @@ from statsmodels.regression.linear_model import OLS
 
 from ...records import AssociationSpec
 from .bootstrap import subject_keys
+from .declaration import check_spec, names_term
 from .design import INTERCEPT, Coding, NotEstimable, categorical, check_rank, is_missing, learn_coding
-from .formula import Formula, Term, check_columns, nearest, parse
-from .longitudinal import BASELINE, add_baseline_columns
+from .formula import Formula, Term
+from .longitudinal import add_baseline_columns
 from .mixed_model import fit_mixed
 from .selection import Selection, implausible_values, keep_complete, select_rows
 
@@ -79,33 +78,6 @@ class _Estimates:
     problems: tuple[str, ...]
 
 
-def check_spec(spec: AssociationSpec, columns: Iterable[str] | None = None) -> Formula:
-    """Refuse a malformed model before any scan is processed.
-
-    Args:
-        spec: The declared model.
-        columns: Columns of the table, where they are known already.
-
-    Returns:
-        The parsed formula.
-
-    Raises:
-        ValueError: The formula, a column, a filter or an effect of interest is not what it could be; names the nearest.
-    """
-    formula = parse(spec.formula)
-    for effect in spec.effects:
-        if not any(_names_term(effect, term) for term in formula.terms):
-            known = [term.label for term in formula.terms]
-            raise ValueError(f"Association {spec.name}: {effect!r} is no term of its formula; {nearest(effect, known)}")
-    if columns is not None:
-        stems = {f"{column}{BASELINE}" for column in columns}
-        check_columns(formula, [*columns, *(column for column in formula.columns if column in stems)])
-        for column in (spec.groups, *spec.where):
-            if column not in columns:
-                raise ValueError(f"Association {spec.name}: no column {column!r}; {nearest(column, columns)}")
-    return formula
-
-
 def fit_association(spec: AssociationSpec, table: pd.DataFrame) -> AssociationFit:
     """Fit one declared model.
 
@@ -156,17 +128,12 @@ def fit_association(spec: AssociationSpec, table: pd.DataFrame) -> AssociationFi
     )
 
 
-def _names_term(effect: str, term: Term) -> bool:
-    parts = re.sub(r"C\(\s*`?([^,)`]+?)`?\s*(,[^)]*)?\)", r"\1", re.sub(r"\[[^\]]*\]", "", effect)).replace("`", "")
-    return frozenset(part.strip() for part in parts.split(":")) == term.key
-
-
 def _is_of_interest(spec: AssociationSpec, column: str, term: Term | None) -> bool:
     if term is None:
         return False
     if not spec.effects:
         return not {factor.column for factor in term.factors} <= COVARIATES
-    return any(_names_term(effect, term) and ("[" not in effect or effect == column) for effect in spec.effects)
+    return any(names_term(effect, term) and ("[" not in effect or effect == column) for effect in spec.effects)
 
 
 def _design_advice(spec: AssociationSpec, formula: Formula) -> list[str]:

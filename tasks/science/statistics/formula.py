@@ -20,6 +20,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 
+BASELINE = "_baseline"
+"""A name that ends so is what its stem was at a subject's first session."""
 FUNCTIONS = ("log", "sqrt", "center", "scale")
 MAX_LENGTH = 2000
 MAX_FACTORS = 6

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from .bootstrap import subject_keys
+from .formula import BASELINE
 from .selection import ordered_sessions
-
-BASELINE = "_baseline"
 
 
 def add_baseline_columns(table: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
