@@ -39,7 +39,14 @@ def report_key(study: Study, fit_key: str, registered: dict[str, Any], states: l
     """Names the report of one state of a study: whatever it shows is part of the name."""
     scored = [state for state in states if state.spec.role != "train"]
     parts = [
-        [state.counts, state.rows_digest, state.clinical_digest, list(map(asdict, state.excluded))] for state in states
+        [
+            state.counts,
+            state.rows_digest,
+            state.clinical_digest,
+            list(map(asdict, state.excluded)),
+            _irregularities(state),
+        ]
+        for state in states
     ]
     specs = [
         association_key(fit_key, spec, [s for s in scored if s.spec.name in spec.cohorts])
@@ -160,6 +167,12 @@ def _examples(study: Study, store: Store, states: list[CohortState]) -> tuple[tu
     return tuple(pictures)
 
 
+def _irregularities(state: CohortState) -> str:
+    """What the index found odd, by kind; `padflow index` says each."""
+    kinds = state.indexed.tables.problems["kind"].value_counts()
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "none"
+
+
 def _provenance(
     study: Study, store: Store, record: dict[str, Any], registered: dict[str, Any], states: list[CohortState]
 ) -> dict[str, Any]:
@@ -174,6 +187,7 @@ def _provenance(
             "store": store.url,
             "recipe digest": states[0].recipe_key,
             **{f"manifest of {state.spec.name}": state.indexed.digest for state in states},
+            **{f"irregularities of {state.spec.name}": _irregularities(state) for state in states},
         },
         "environment": {**tracking.environment(), "system": platform.system()},
     }

@@ -53,6 +53,7 @@ def test_the_report_names_every_excluded_scan(finished: tuple[CommandLine, Path,
     for participant in reasons:
         assert participant in page
     assert "diagnosis" in page
+    assert "irregularities of healthy" in page
 
 
 def test_a_finished_study_does_nothing_within_seconds(finished: tuple[CommandLine, Path, dict[str, str]]) -> None:

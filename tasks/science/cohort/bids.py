@@ -111,11 +111,14 @@ def index_bids(
     manifest = _manifest(cohort, scans, hashes)
     _say_layout(files, manifest, said)
     _say_content(manifest, said)
+    _say_stray_tables(files, said)
     tables = {path: read(path) for path in table_paths(files)}
     participants_tsv = tables.pop(PARTICIPANTS_PATH, None)
     participants_json = tables.pop(PARTICIPANTS_NOTES_PATH, None)
     sessions = {path.split("/")[0]: data for path, data in tables.items()}
-    clinical, clinical_problems = clinical_table(participants_tsv, sessions, manifest, participants_json)
+    clinical, clinical_problems = clinical_table(
+        participants_tsv, sessions, manifest, participants_json, _subject_folders(files)
+    )
     return BidsIndex(manifest, clinical, pd.concat([problems_frame(said), clinical_problems], ignore_index=True))
 
 
@@ -259,6 +262,30 @@ def _say_layout(files: Sequence[FileInfo], manifest: pd.DataFrame, said: list[Pr
         hint = f" The BIDS root may be {quoted(inside[0] + '/')} inside." if inside else ""
         message = f"No anatomical scan was found among {len(files)} files.{hint} Check the cohort's address."
         said.append(Problem("", "no-scans", message))
+
+
+def _say_stray_tables(files: Sequence[FileInfo], said: list[Problem]) -> None:
+    """A table of sessions in another subject's folder would give nobody's ages, in silence."""
+    for file in files:
+        *folders, name = file.path.split("/")
+        if not name.endswith("_sessions.tsv") or not folders or not folders[0].startswith("sub-"):
+            continue
+        expected = f"{folders[0]}/{folders[0]}_sessions.tsv"
+        if file.path != expected:
+            named = name.removesuffix("_sessions.tsv")
+            kind = "misplaced" if named == folders[0] else "wrong-subject"
+            message = (
+                f"The table's name says {quoted(named)}, its folder {'/'.join(folders)}; expected {expected}, so it is "
+                "not used. Find out whose it is, and move or rename it."
+            )
+            said.append(Problem(file.path, kind, message))
+
+
+def _subject_folders(files: Sequence[FileInfo]) -> set[str]:
+    """Every sub-* and sub-*/ses-* that holds a file."""
+    split = [file.path.split("/") for file in files if file.path.startswith("sub-")]
+    deep = {f"{parts[0]}/{parts[1]}" for parts in split if len(parts) > 2}
+    return {parts[0] for parts in split if len(parts) > 1} | deep
 
 
 def _say_content(manifest: pd.DataFrame, said: list[Problem]) -> None:

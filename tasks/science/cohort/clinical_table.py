@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -37,6 +37,7 @@ def clinical_table(
     sessions: Mapping[str, bytes],
     scans: pd.DataFrame,
     participants_json: bytes | None = None,
+    folders: Collection[str] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Join what a cohort's tables say with what was scanned, so that models meet one tidy table and no surprise.
 
@@ -48,6 +49,7 @@ def clinical_table(
         sessions: Bytes of each sub-*_sessions.tsv by participant_id.
         scans: A manifest.
         participants_json: Bytes of participants.json: the unit of `age` and the levels of `sex` are taken from it.
+        folders: Folders that are there, as sub-* and sub-*/ses-*, where they are known.
 
     Returns:
         The table, one row per participant_id and session_id ("" where there are no sessions), with age_years (NaN if
@@ -57,7 +59,7 @@ def clinical_table(
     said: list[Problem] = []
     tables = read_subject_tables(participants_tsv, sessions, participants_json, said)
     scanned = set(zip(scans["participant_id"].tolist(), scans["session_id"].tolist(), strict=True))
-    _say_unmatched(tables, scanned, said)
+    _say_unmatched(tables, scanned, folders, said)
     rows = _rows(tables, scanned)
     years, ages = _times_and_ages(rows, tables, said)
     columns: dict[str, Sequence[Any]] = {
@@ -88,17 +90,21 @@ def _rows(tables: SubjectTables, scanned: set[Visit]) -> list[Visit]:
     return sorted(rows, key=lambda row: (row[0], natural_order(row[1]), row[1]))
 
 
-def _say_unmatched(tables: SubjectTables, scanned: set[Visit], said: list[Problem]) -> None:
+def _say_unmatched(
+    tables: SubjectTables, scanned: set[Visit], folders: Collection[str] | None, said: list[Problem]
+) -> None:
     scanned_people = {person for person, _ in scanned}
     with_visits = {person for person, _ in tables.visits}
     in_tables = {*tables.people, *with_visits}
+    alike = {_as_spoken(person): person for person in sorted(scanned_people - in_tables)}
     for person in sorted(in_tables - scanned_people):
-        message = f"{person} is in the tables but has no anatomical scan that can be indexed."
-        said.append(Problem(person, "missing-scan", message))
+        namesake = alike.get(_as_spoken(person))
+        hint = f" Is it {namesake}, which has scans and no row?" if namesake else ""
+        said.append(Problem(person, "missing-scan", _why_no_scan(person, person, folders) + hint))
     for person, session in sorted(set(tables.visits) - scanned):
         if person in scanned_people:
-            message = f"{person} {session} is in the tables but has no anatomical scan that can be indexed."
-            said.append(Problem(f"{person}/{session}", "missing-scan", message))
+            place = f"{person}/{session}"
+            said.append(Problem(place, "missing-scan", _why_no_scan(f"{person} {session}", place, folders)))
     for person in sorted(scanned_people - in_tables) if tables.given else ():
         message = f"{person} has scans but no row in {PARTICIPANTS_PATH}, so no age. Add the row."
         said.append(Problem(person, "missing-participant", message))
@@ -106,6 +112,19 @@ def _say_unmatched(tables: SubjectTables, scanned: set[Visit], said: list[Proble
         if person in with_visits:
             message = f"{person} {session or 'without a session'} has scans but no row in the sessions table. Add it."
             said.append(Problem(f"{person}/{session}".rstrip("/"), "missing-session", message))
+
+
+def _why_no_scan(who: str, place: str, folders: Collection[str] | None) -> str:
+    if folders is not None and place not in folders:
+        return f"{who} is in the tables; expected a folder {place}/, found none. Copy it there, or take the row out."
+    return (
+        f"{who} is in the tables but has no anatomical scan that can be indexed. Copy its images, or take the row out."
+    )
+
+
+def _as_spoken(person: str) -> str:
+    """A name as two people may write it differently: sub-007, sub-7 and SUB-7 are one."""
+    return re.sub(r"(?<![0-9])0+(?=[0-9])", "", person.casefold())
 
 
 def _times_and_ages(

@@ -115,7 +115,7 @@ def _by_visit(table: TextTable, participant_id: str, path: str, said: list[Probl
         return {}
     rows: dict[Visit, list[Cells]] = defaultdict(list)
     odd: dict[str, list[str]] = defaultdict(list)
-    for cells in table.rows:
+    for cells in _own_rows(table, participant_id, path, said) if participant_id else table.rows:
         person = participant_id or _label(cells["participant_id"], "sub-", odd)
         given_session = cells.get("session_id")
         session = _label(given_session, "ses-", odd) if given_session or participant_id else ""
@@ -126,6 +126,26 @@ def _by_visit(table: TextTable, participant_id: str, path: str, said: list[Probl
         Problem(path, kind, f"{LABEL_REMARKS[kind]} ({len(names)}: {examples(names)})") for kind, names in odd.items()
     ]
     return {visit: _agreed(visit, repeats, path, said) for visit, repeats in rows.items()}
+
+
+def _own_rows(table: TextTable, participant_id: str, path: str, said: list[Problem]) -> list[Cells]:
+    """Rows of a table of sessions, but those that name another: they would give one person's age to another."""
+    own: list[Cells] = []
+    strangers: list[str] = []
+    for cells in table.rows:
+        named = cells.get("participant_id") or participant_id
+        if named in (participant_id, participant_id.removeprefix("sub-")):
+            own.append(cells)
+        else:
+            strangers.append(quoted(named))
+    if strangers:
+        names = examples(list(dict.fromkeys(strangers)))
+        message = (
+            f"{len(strangers)} rows name {names}, expected {participant_id} as in the file's name; they are not used. "
+            "Find out whose they are; correct the column, or move the rows."
+        )
+        said.append(Problem(path, "wrong-subject", message))
+    return own
 
 
 def _label(text: str | None, prefix: str, odd: dict[str, list[str]]) -> str | None:

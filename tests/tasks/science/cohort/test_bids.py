@@ -162,6 +162,47 @@ def test_a_subject_without_scans_and_scans_without_a_row_are_said(index_tree):
     assert kinds(index) == {"sub-02": "missing-scan", "sub-03": "missing-participant"}
 
 
+def test_a_table_of_sessions_that_names_another_subject_is_said_and_not_used(index_tree):
+    visits = b"session_id\tage\nses-1\t55\n"
+    tree = {
+        "participants.tsv": b"participant_id\nsub-01\nsub-02\n",
+        "sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz": b"one",
+        "sub-02/ses-1/anat/sub-02_ses-1_T1w.nii.gz": b"two",
+    }
+    index = index_tree({**tree, "sub-01/sub-02_sessions.tsv": visits})
+    assert kinds(index) == {"sub-01/sub-02_sessions.tsv": "wrong-subject"}
+    assert "expected sub-01/sub-01_sessions.tsv" in index.problems["message"].iloc[0]
+    assert index.clinical["age_years"].isna().all()
+    assert kinds(index_tree({**tree, "sub-01/ses-1/sub-01_sessions.tsv": visits})) == {
+        "sub-01/ses-1/sub-01_sessions.tsv": "misplaced"
+    }
+
+
+def test_rows_of_a_table_of_sessions_that_name_another_subject_are_said_and_not_used(index_tree):
+    visits = b"participant_id\tsession_id\tage\nsub-02\tses-1\t55\nsub-01\tses-2\t31\n01\tses-3\t32\nn/a\tses-4\t33\n"
+    scans = {f"sub-01/ses-{n}/anat/sub-01_ses-{n}_T1w.nii.gz": bytes([n]) for n in (2, 3, 4)}
+    index = index_tree({"participants.tsv": b"participant_id\nsub-01\n", "sub-01/sub-01_sessions.tsv": visits, **scans})
+    assert kinds(index) == {"sub-01/sub-01_sessions.tsv": "wrong-subject"}
+    assert "1 rows name 'sub-02', expected sub-01" in index.problems["message"].iloc[0]
+    assert index.clinical["session_id"].tolist() == ["ses-2", "ses-3", "ses-4"]
+    assert index.clinical["age_years"].tolist() == [31.0, 32.0, 33.0]
+
+
+def test_rows_for_folders_that_are_not_there_are_said_with_what_to_do(index_tree):
+    tree = {
+        "participants.tsv": b"participant_id\tage\nsub-01\t30\nsub-02\t40\nsub-07\t50\n",
+        "sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz": b"one",
+        "sub-01/ses-2/func/sub-01_ses-2_bold.nii.gz": b"bold",
+        "sub-01/sub-01_sessions.tsv": b"session_id\tage\nses-1\t30\nses-2\t31\nses-3\t32\n",
+        "sub-7/anat/sub-7_T1w.nii.gz": b"seven",
+    }
+    said = index_tree(tree).problems.set_index("path")["message"]
+    assert "expected a folder sub-02/, found none" in said["sub-02"]
+    assert "expected a folder sub-01/ses-3/, found none" in said["sub-01/ses-3"]
+    assert "no anatomical scan" in said["sub-01/ses-2"]
+    assert "Is it sub-7, which has scans and no row?" in said["sub-07"]
+
+
 def test_an_empty_file_is_said_and_stays_in_the_manifest(index_tree):
     index = index_tree({**TIDY, "sub-01/anat/sub-01_T1w.nii.gz": b"", "sub-02/anat/sub-02_T1w.nii.gz": b""})
     assert index.problems["kind"].tolist() == ["empty-file", "empty-file"]
