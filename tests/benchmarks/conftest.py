@@ -1,0 +1,3 @@
+"""What runs in environments of its own is not collected here."""
+
+collect_ignore = ["registration_ants.py"]
