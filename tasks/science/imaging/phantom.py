@@ -6,117 +6,58 @@ and clinical effects were planted. These are made from the MNI152 template, and 
 
 from __future__ import annotations
 
-import csv
 import gzip
-import json
 import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
-from .phantom_acquisition import Site, acquire, as_nifti, draw_site
-from .phantom_anatomy import draw_anatomy
-from .phantom_people import ANATOMY, SCAN, Person, Visit, draw_person, planted_effects, stream
+from .phantom_acquisition import Scan, acquire, as_nifti, displacement, position
+from .phantom_anatomy import PLAIN, Anatomy, Detail, draw_anatomy
+from .phantom_contrasts import CONTRASTS, Contrast, draw_protocol
+from .phantom_infants import (
+    ADULT_SHAPE_YEARS,
+    MONTHS_PER_YEAR,
+    age_months,
+    draw_infant,
+    grown,
+    infant_effects,
+    unmyelinated_share,
+)
+from .phantom_lesions import Lesions, draw_lesions, lesion_share
+from .phantom_people import (
+    ANATOMY,
+    CONTRAST,
+    LESIONS,
+    MISSING,
+    SCAN,
+    SLICES,
+    Person,
+    Visit,
+    draw_person,
+    planted_effects,
+    stream,
+)
+from .phantom_sites import Site, draw_site
+from .phantom_spec import PhantomSpec
+from .phantom_tables import (
+    TRUTH_FOLDER,
+    PhantomScan,
+    PhantomTruth,
+    entities,
+    participant_id,
+    scan_path,
+    session_id,
+    write_tables,
+    write_truth,
+)
 
-BIDS_VERSION = "1.9.0"
-TRUTH_FOLDER = "derivatives/phantom-truth"
-PARTICIPANT_COLUMNS = {
-    "participant_id": {"Description": "Participant"},
-    "age": {"Description": "Age at baseline", "Units": "year"},
-    "sex": {"Description": "Sex", "Levels": {"F": "female", "M": "male"}},
-    "site": {"Description": "Scanner"},
-    "diagnosis": {"Description": "Diagnosis", "Levels": {"HC": "healthy control", "MS": "multiple sclerosis"}},
-    "phenotype": {
-        "Description": "Course of multiple sclerosis; n/a for healthy controls",
-        "Levels": {
-            "CIS": "clinically isolated syndrome",
-            "RRMS": "relapsing-remitting",
-            "SPMS": "secondary progressive",
-            "PPMS": "primary progressive",
-        },
-    },
-    "edss": {"Description": "Expanded Disability Status Scale at baseline, 0 to 10 in half points without 0.5"},
-    "disease_duration": {"Description": "Time since onset at baseline", "Units": "year"},
-}
-README = """Phantom heads made by padflow from the MNI152 template: no scan of any person is in here.
+__all__ = ["PhantomScan", "PhantomSpec", "PhantomTruth", "draw_cohort", "draw_sites", "write_phantom"]
 
-The truth that was planted (brain age, brain-PAD, affines, sites) is in derivatives/phantom-truth.
-"""
-
-
-@dataclass(frozen=True)
-class PhantomSpec:
-    """What a phantom cohort is made of. Equal specs give equal bytes.
-
-    Attributes:
-        subjects: How many participants; a larger cohort begins with the participants of a smaller one.
-        sites: How many scanners.
-        seed: Start of every random stream; cohorts of different seeds share neither people nor scanners.
-        patients: Fraction with multiple sclerosis.
-        sessions: Visits of each participant, about a year apart.
-        variant: `head` with skull, scalp and face, or `stripped`: brain only on a background of zeros.
-        age_range_years: Youngest and oldest age at baseline; filled evenly.
-        spacing_mm: Nominal voxel size; each site's own varies about it and is anisotropic.
-        site_offset: Number of the first site: a cohort of the same seed with other scanners.
-    """
-
-    subjects: int
-    sites: int = 2
-    seed: int = 0
-    patients: float = 0.4
-    sessions: int = 1
-    variant: Literal["head", "stripped"] = "head"
-    age_range_years: tuple[float, float] = (20.0, 85.0)
-    spacing_mm: float = 2.0
-    site_offset: int = 0
-
-    def __post_init__(self) -> None:
-        low, high = self.age_range_years
-        limits: tuple[tuple[str, bool, str], ...] = (
-            ("subjects", self.subjects >= 1, "at least 1"),
-            ("sites", self.sites >= 1, "at least 1"),
-            ("seed", self.seed >= 0, "0 or more"),
-            ("patients", 0 <= self.patients <= 1, "a fraction from 0 to 1"),
-            ("sessions", self.sessions >= 1, "at least 1"),
-            ("variant", self.variant in ("head", "stripped"), "head or stripped"),
-            ("age_range_years", 16 <= low < high <= 100, "(youngest, oldest) within 16 to 100"),
-            ("spacing_mm", 0.5 <= self.spacing_mm <= 8, "from 0.5 to 8"),
-            ("site_offset", self.site_offset >= 0, "0 or more"),
-        )
-        for name, holds, expected in limits:
-            if not holds:
-                found = getattr(self, name)
-                raise ValueError(f"{name} is {found!r}, expected {expected}; set PhantomSpec({name}=…) accordingly")
-
-
-@dataclass(frozen=True)
-class PhantomScan:
-    """One scan and what is true of it; `scanner_to_mni` is a 4×4 affine in RAS+ mm, row by row."""
-
-    participant_id: str
-    session_id: str
-    path: str
-    age_years: float
-    true_brain_pad_years: float
-    brain_age_years: float
-    site: str
-    shape: tuple[int, ...]
-    scanner_to_mni: tuple[tuple[float, ...], ...]
-
-
-@dataclass(frozen=True)
-class PhantomTruth:
-    """Everything that was planted: scans in order of participant and session."""
-
-    root: Path
-    planted: dict[str, object]
-    sites: tuple[Site, ...]
-    people: tuple[Person, ...]
-    scans: tuple[PhantomScan, ...]
+MNI = "MNI152NLin2009aSym"
 
 
 def draw_cohort(spec: PhantomSpec) -> tuple[Person, ...]:
@@ -126,7 +67,8 @@ def draw_cohort(spec: PhantomSpec) -> tuple[Person, ...]:
     2
     """
     draw = (spec.sites, spec.patients, spec.sessions, spec.age_range_years)
-    return tuple(draw_person(spec.seed, number, *draw) for number in range(spec.subjects))
+    draw_one = draw_infant if spec.population == "infants" else draw_person
+    return tuple(draw_one(spec.seed, number, *draw) for number in range(spec.subjects))
 
 
 def draw_sites(spec: PhantomSpec) -> tuple[Site, ...]:
@@ -164,9 +106,11 @@ def write_phantom(
         scans.extend(made)
         if progress is not None:
             progress(done, len(people))
-    truth = PhantomTruth(root, planted_effects(spec.age_range_years), sites, people, tuple(scans))
-    _write_tables(spec, truth)
-    _write_truth(spec, truth)
+    planted = infant_effects() if spec.population == "infants" else planted_effects(spec.age_range_years)
+    left_out = tuple(path for person in people for path in _left_out_paths(spec, person))
+    truth = PhantomTruth(root, planted, sites, people, tuple(scans), left_out)
+    write_tables(spec, truth)
+    write_truth(spec, truth)
     return truth
 
 
@@ -181,111 +125,109 @@ def _made(spec: PhantomSpec, people: Sequence[Person], root: Path, workers: int)
 
 
 def _make_person(job: tuple[PhantomSpec, Person, Path]) -> list[PhantomScan]:
-    """Scan one participant at every visit."""
+    """Scan one participant at every visit, in every contrast that the session does not lack."""
     spec, person, root = job
     anatomy = draw_anatomy(stream(spec.seed, ANATOMY, person.number), person.sex)
-    site = draw_site(spec.seed, spec.site_offset + person.site, spec.spacing_mm)
+    lesions = None if spec.plain else draw_lesions(stream(spec.seed, LESIONS, person.number))
     scans = []
     for visit in person.visits:
-        rng = stream(spec.seed, SCAN, person.number, visit.session)
-        scan = acquire(anatomy, visit.brain_age_years, site, rng, spec.variant == "stripped")
-        path = _scan_path(spec, person, visit)
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        # No time and no name in the gzip header, so that equal scans are equal bytes.
-        (root / path).write_bytes(gzip.compress(as_nifti(scan).to_bytes(), compresslevel=1, mtime=0))
-        transform = f"{_entities(spec, person, visit)}_from-scanner_to-MNI152NLin2009aSym.txt"
-        np.savetxt(root / TRUTH_FOLDER / "transforms" / transform, scan.scanner_to_mni, fmt="%.9f")
-        scans.append(
-            PhantomScan(
-                participant_id=_participant_id(person),
-                session_id=_session_id(spec, visit),
-                path=path.as_posix(),
-                age_years=visit.age_years,
-                true_brain_pad_years=visit.true_pad_years,
-                brain_age_years=visit.brain_age_years,
-                site=site.name,
-                shape=scan.data.shape,
-                scanner_to_mni=tuple(tuple(float(v) for v in row) for row in scan.scanner_to_mni),
-            )
-        )
+        head, shape_years, detail = _head(spec, visit, anatomy, lesions)
+        reference = None
+        for name in kept_contrasts(spec, person, visit):
+            rng, pose = _pose(spec, person, visit, name)
+            site, contrast = _protocol(spec, person, visit, name)
+            scan = acquire(head, shape_years, site, rng, spec.variant == "stripped", contrast, detail, pose)
+            path = scan_path(spec, person, visit, name)
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            # No time and no name in the gzip header, so that equal scans are equal bytes.
+            (root / path).write_bytes(gzip.compress(as_nifti(scan).to_bytes(), compresslevel=1, mtime=0))
+            reference = scan.scanner_to_mni if reference is None else reference
+            to_reference = np.linalg.inv(reference) @ scan.scanner_to_mni
+            _write_transforms(spec, root, entities(spec, person, visit), name, scan, to_reference)
+            scans.append(_record(spec, person, visit, path, site, contrast, scan, to_reference))
     return scans
 
 
-def _participant_id(person: Person) -> str:
-    return f"sub-{person.number + 1:04d}"
+def _head(spec: PhantomSpec, visit: Visit, anatomy: Anatomy, lesions: Lesions | None) -> tuple[Anatomy, float, Detail]:
+    """What is there to be scanned at a visit: the head, the age of its surfaces, and its white matter."""
+    if spec.population == "infants":
+        share = unmyelinated_share(MONTHS_PER_YEAR * visit.brain_age_years)
+        return grown(anatomy, age_months(visit)), ADULT_SHAPE_YEARS, Detail({"unmyelinated": share}, True)
+    if lesions is None:
+        return anatomy, visit.brain_age_years, PLAIN
+    return anatomy, visit.brain_age_years, Detail({"lesion": lesion_share(lesions, visit, anatomy)}, True)
 
 
-def _session_id(spec: PhantomSpec, visit: Visit) -> str:
-    return f"ses-{visit.session + 1}" if spec.sessions > 1 else "n/a"
+def kept_contrasts(spec: PhantomSpec, person: Person, visit: Visit) -> tuple[str, ...]:
+    """The contrasts that a session has; the first that the spec names is never left out."""
+    luck = stream(spec.seed, MISSING, person.number, visit.session).random(len(CONTRASTS))
+    first, *others = spec.contrasts
+    return (first, *(name for name in others if luck[CONTRASTS.index(name)] >= spec.missing))
 
 
-def _entities(spec: PhantomSpec, person: Person, visit: Visit) -> str:
-    subject = _participant_id(person)
-    return f"{subject}_{_session_id(spec, visit)}" if spec.sessions > 1 else subject
+def _left_out_paths(spec: PhantomSpec, person: Person) -> list[str]:
+    lacking = [(visit, set(spec.contrasts) - set(kept_contrasts(spec, person, visit))) for visit in person.visits]
+    return [scan_path(spec, person, visit, name).as_posix() for visit, names in lacking for name in sorted(names)]
 
 
-def _scan_path(spec: PhantomSpec, person: Person, visit: Visit) -> Path:
-    folder = Path(_participant_id(person))
-    if spec.sessions > 1:
-        folder /= _session_id(spec, visit)
-    return folder / "anat" / f"{_entities(spec, person, visit)}_T1w.nii.gz"
+def _pose(spec: PhantomSpec, person: Person, visit: Visit, name: str) -> tuple[np.random.Generator, np.ndarray | None]:
+    """A scan's own random stream, and the head's position in it: a small move away from the session's first scan."""
+    session = stream(spec.seed, SCAN, person.number, visit.session)
+    if name == spec.contrasts[0] == "T1w":
+        return session, None
+    own = stream(spec.seed, CONTRAST, person.number, len(CONTRASTS) * visit.session + CONTRASTS.index(name))
+    moved = displacement(own)
+    return own, position(session) if name == spec.contrasts[0] else moved @ position(session)
 
 
-def _write_tables(spec: PhantomSpec, truth: PhantomTruth) -> None:
-    """What a reader of the dataset sees: descriptions, participants and sessions."""
-    made_by = [{"Name": "padflow phantom"}]
-    description = {"Name": "padflow phantom", "BIDSVersion": BIDS_VERSION, "DatasetType": "raw", "License": "CC0"}
-    _write_json(truth.root / "dataset_description.json", description | {"GeneratedBy": made_by})
-    (truth.root / "README").write_text(README, encoding="utf-8")
-    _write_json(truth.root / "participants.json", PARTICIPANT_COLUMNS)
-    _write_json(truth.root / "T1w.json", {"Modality": "MR", "Manufacturer": "padflow phantom"})
-    rows = []
-    for person in truth.people:
-        first, site = person.visits[0], truth.sites[person.site].name
-        fixed = [_participant_id(person), first.age_years, person.sex, site, person.diagnosis, person.phenotype]
-        rows.append([*fixed, first.edss, first.duration_years])
-    _write_tsv(truth.root / "participants.tsv", list(PARTICIPANT_COLUMNS), rows)
-    if spec.sessions == 1:
-        return
-    columns = ["session_id", "age", "years_since_baseline", "edss", "disease_duration"]
-    for person in truth.people:
-        subject = _participant_id(person)
-        visits = [
-            [_session_id(spec, v), v.age_years, v.years_since_baseline, v.edss, v.duration_years] for v in person.visits
-        ]
-        _write_tsv(truth.root / subject / f"{subject}_sessions.tsv", columns, visits)
+def _protocol(spec: PhantomSpec, person: Person, visit: Visit, name: str) -> tuple[Site, Contrast]:
+    """How a scan is acquired."""
+    place = len(CONTRASTS) * visit.session + CONTRASTS.index(name)
+    coin = stream(spec.seed, SLICES, person.number, place).random() < 0.5
+    thick = spec.slices == "thick" or (spec.slices == "mixed" and coin)
+    number, infants = spec.site_offset + person.site, spec.population == "infants"
+    site, contrast = draw_protocol(spec.seed, number, name, thick, spec.spacing_mm, spec.in_plane_mm, infants)
+    return site, replace(contrast, offset=0.0) if spec.plain else contrast
 
 
-def _write_truth(spec: PhantomSpec, truth: PhantomTruth) -> None:
-    """What only a judge may see: the planted coefficients, the sites and every scan's true brain age and affine."""
-    folder = truth.root / TRUTH_FOLDER
-    description = {"Name": "Truth of the padflow phantom", "BIDSVersion": BIDS_VERSION, "DatasetType": "derivative"}
-    _write_json(folder / "dataset_description.json", description | {"GeneratedBy": [{"Name": "padflow phantom"}]})
-    sites = {site.name: asdict(site) for site in truth.sites}
-    _write_json(folder / "truth.json", truth.planted | {"seed": spec.seed, "spec": asdict(spec), "sites": sites})
-    parameters = [name for name in sites[truth.sites[0].name] if name not in ("name", "bias_terms")]
-    rows = []
-    for scan in truth.scans:
-        own = [scan.participant_id, scan.session_id, scan.age_years, scan.true_brain_pad_years, scan.brain_age_years]
-        rows.append([*own, scan.site, scan.shape, *(sites[scan.site][name] for name in parameters)])
-    columns = ["participant_id", "session_id", "age", "true_brain_pad", "brain_age", "site", "shape", *parameters]
-    _write_tsv(folder / "truth.tsv", columns, rows)
+def _write_transforms(
+    spec: PhantomSpec, root: Path, scan_entities: str, name: str, scan: Scan, to_reference: np.ndarray
+) -> None:
+    """The true affines of one scan, RAS+ mm to RAS+ mm."""
+    source = "scanner" if name == spec.contrasts[0] else name
+    affines = {f"from-{source}_to-{MNI}": scan.scanner_to_mni}
+    if name != spec.contrasts[0]:
+        affines[f"from-{name}_to-{spec.contrasts[0]}"] = to_reference
+    for what, affine in affines.items():
+        np.savetxt(root / TRUTH_FOLDER / "transforms" / f"{scan_entities}_{what}.txt", affine, fmt="%.9f")
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+def _record(
+    spec: PhantomSpec,
+    person: Person,
+    visit: Visit,
+    path: Path,
+    site: Site,
+    contrast: Contrast,
+    scan: Scan,
+    to_reference: np.ndarray,
+) -> PhantomScan:
+    return PhantomScan(
+        participant_id=participant_id(person),
+        session_id=session_id(spec, visit),
+        path=path.as_posix(),
+        age_years=visit.age_years,
+        true_brain_pad_years=visit.true_pad_years,
+        brain_age_years=visit.brain_age_years,
+        site=site.name,
+        shape=scan.data.shape,
+        scanner_to_mni=_rows(scan.scanner_to_mni),
+        contrast=contrast,
+        protocol=site,
+        to_reference=_rows(to_reference),
+        volumes_ml=scan.volumes_ml(),
+    )
 
 
-def _write_tsv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([_cell(value) for value in row] for row in rows)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "n/a"
-    if isinstance(value, float):
-        return f"{value:.10g}"
-    return "x".join(_cell(v) for v in value) if isinstance(value, (tuple, list)) else str(value)
+def _rows(affine: np.ndarray) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(float(v) for v in row) for row in affine)

@@ -1,4 +1,4 @@
-"""How a site's scanner sees a head: where the grid lies, the contrast, the bias field, gain and noise."""
+"""How a site's scanner sees a head: where the grid lies, the slices' thickness, the bias field, gain and noise."""
 
 from __future__ import annotations
 
@@ -6,51 +6,23 @@ from dataclasses import dataclass
 
 import nibabel as nib
 import numpy as np
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from .phantom_anatomy import Anatomy, Tissues, tissues
-from .phantom_people import SITE, stream
+from .phantom_anatomy import PLAIN, Anatomy, Detail, Tissues, tissues
+from .phantom_contrasts import Contrast, contrast_named
+from .phantom_sites import Site, draw_site
 from .phantom_template import template_head
 
-ORIENTATIONS = ("LAS", "PSR", "RSA", "LPI", "ASL", "RAS", "PIR", "LSP")
-# T1w signal relative to white matter. FLAIR or T2w would be another table over the same tissues.
-T1W_SIGNAL = {"white": 1.0, "bone": 0.08, "marrow": 0.55, "fat": 1.2, "muscle": 0.45}
+__all__ = ["Scan", "acquire", "as_nifti", "displacement", "draw_site", "position"]
+
 BRAIN_MARGIN_MM = 8.0
-
-
-@dataclass(frozen=True)
-class Site:
-    """A scanner and its protocol. Nothing here depends on who is scanned.
-
-    Attributes:
-        name: Name in participants.tsv.
-        orientation: Axis codes of the voxel array, as nibabel writes them.
-        oblique_deg: Rotation of the grid about x, y and z.
-        voxel_mm: Voxel size along the array's axes.
-        field_of_view_mm: Extent left-right, front-back and up-down.
-        headroom_mm: Air above the head's brain; the rest of the extent is face and neck.
-        gain: White matter in scanner units.
-        grey_signal: Grey matter relative to white matter.
-        csf_signal: CSF relative to white matter.
-        bias_sd: Spread of the logarithm of the bias field over the head.
-        bias_terms: Coefficients of its polynomial.
-        noise_sd: Standard deviation of each channel's noise, relative to white matter.
-        integers: Whether files hold int16 rather than float32.
-    """
-
-    name: str
-    orientation: str
-    oblique_deg: tuple[float, ...]
-    voxel_mm: tuple[float, ...]
-    field_of_view_mm: tuple[float, ...]
-    headroom_mm: float
-    gain: float
-    grey_signal: float
-    csf_signal: float
-    bias_sd: float
-    bias_terms: tuple[float, ...]
-    noise_sd: float
-    integers: bool
+T1W = contrast_named("T1w")
+# Between two contrasts of a session a head moves this much (standard deviation, each axis).
+DISPLACEMENT_DEG, DISPLACEMENT_MM = 1.0, 1.2
+# A thick slice is the sum of thin ones at most this far apart.
+THIN_MM = 1.3
+FWHM_PER_SD = 2 * (2 * np.log(2)) ** 0.5
 
 
 @dataclass(frozen=True)
@@ -61,51 +33,38 @@ class Scan:
         data: Shape (i, j, k), int16 or float32, scanner units.
         affine: Voxel indices to scanner RAS+ mm.
         scanner_to_mni: The subject's true affine, RAS+ mm to MNI152NLin2009aSym mm.
-        tissues: What filled the voxels.
+        tissues: What filled the voxels; those of the thin slices, where thick slices were made of them.
+        tissue_voxel_ml: Volume of a voxel of `tissues`.
     """
 
     data: np.ndarray
     affine: np.ndarray
     scanner_to_mni: np.ndarray
     tissues: Tissues
+    tissue_voxel_ml: float
+
+    def volumes_ml(self) -> dict[str, float]:
+        """True volume of each tissue within the brain; white matter counts its lesions and what is unmyelinated."""
+        inside = self.tissues.brain
+        names = ("grey", "white", "csf", "ventricle", "lesion", "unmyelinated")
+        found = {name: share for name, share in self.tissues.fractions.items() if name in names}
+        volumes = {name: float(share[inside].sum(dtype=np.float64)) for name, share in found.items()}
+        parts = {name: volumes.get(name, 0.0) for name in ("lesion", "unmyelinated")}
+        whole = {"grey": volumes["grey"], "white": volumes["white"] + sum(parts.values())}
+        whole |= {"csf": volumes["csf"] + volumes["ventricle"], "ventricles": volumes["ventricle"]} | parts
+        return {name: round(value * self.tissue_voxel_ml, 3) for name, value in whole.items()}
 
 
-def draw_site(seed: int, number: int, spacing_mm: float = 2.0) -> Site:
-    """Draw a site from the cohort's seed alone.
-
-    Array orientations take turns and every other site is oblique, so that two sites already differ in both.
-
-    Args:
-        seed: The cohort's seed; another seed gives other sites.
-        number: Which site, from 0.
-        spacing_mm: Nominal voxel size, about which the site's own varies.
-
-    Returns:
-        The site.
-    """
-    rng = stream(seed, SITE, number)
-    in_plane, through_plane = spacing_mm * rng.uniform(0.85, 1.05), spacing_mm * rng.uniform(0.95, 1.35)
-    tilt = rng.uniform(4, 14, 3) * rng.choice([-1, 1], 3) * ((seed + number) % 2)
-    integers = bool((seed + number) % 3 != 2)
-    start = int(stream(seed, SITE, 0, 1).integers(len(ORIENTATIONS)))
-    return Site(
-        name=f"site-{seed}-{number + 1}",
-        orientation=ORIENTATIONS[(start + number) % len(ORIENTATIONS)],
-        oblique_deg=tuple(round(float(t), 2) for t in tilt),
-        voxel_mm=(round(in_plane, 3), round(in_plane, 3), round(through_plane, 3)),
-        field_of_view_mm=tuple(round(float(v), 1) for v in rng.uniform((176, 214, 184), (198, 240, 226))),
-        headroom_mm=round(rng.uniform(14, 30), 1),
-        gain=round(float(np.exp(rng.uniform(np.log(200), np.log(2500)) if integers else rng.uniform(-1, 9))), 3),
-        grey_signal=round(rng.uniform(0.58, 0.68), 3),
-        csf_signal=round(rng.uniform(0.15, 0.26), 3),
-        bias_sd=round(rng.uniform(0.05, 0.16), 3),
-        bias_terms=tuple(round(float(v), 3) for v in rng.standard_normal(9)),
-        noise_sd=round(rng.uniform(0.012, 0.035), 4),
-        integers=integers,
-    )
-
-
-def acquire(anatomy: Anatomy, brain_age_years: float, site: Site, rng: np.random.Generator, stripped: bool) -> Scan:
+def acquire(
+    anatomy: Anatomy,
+    brain_age_years: float,
+    site: Site,
+    rng: np.random.Generator,
+    stripped: bool,
+    contrast: Contrast = T1W,
+    detail: Detail = PLAIN,
+    pose: np.ndarray | None = None,
+) -> Scan:
     """Scan a head once: a new position in the scanner, new noise.
 
     Args:
@@ -114,27 +73,67 @@ def acquire(anatomy: Anatomy, brain_age_years: float, site: Site, rng: np.random
         site: The scanner.
         rng: The scan's own stream.
         stripped: Leave brain only, with a background of exact zeros.
+        contrast: What the image shows, and the thickness of its slices.
+        detail: Lesions, myelination and reference tissues.
+        pose: Head mm to scanner mm, where the session has fixed it.
 
     Returns:
         The scan.
     """
-    head_to_scanner = _position(rng)
+    head_to_scanner = position(rng) if pose is None else pose
     affine, shape = _prescription(anatomy, head_to_scanner, site, rng)
-    content = tissues(anatomy, brain_age_years, np.linalg.inv(head_to_scanner) @ affine, shape)
-    signal = np.zeros(int(np.prod(shape)), dtype=np.float32)
-    signal[content.index] = _contrast(content, site) * _bias(site, content, affine)
+    thin, thin_shape, n_thin = _thin_slices(affine, shape, contrast)
+    content = tissues(anatomy, brain_age_years, np.linalg.inv(head_to_scanner) @ thin, thin_shape, detail)
+    signal = np.zeros(int(np.prod(thin_shape)), dtype=np.float32)
+    signal[content.index] = _contrast(content, contrast.table(site)) * _bias(site, content, thin)
+    if contrast.thickness_mm is not None:
+        signal = _thick(signal.reshape(thin_shape), contrast.thickness_mm, thin, n_thin).ravel()
     noise = np.float32(site.noise_sd) * rng.standard_normal((2, signal.size), dtype=np.float32)
-    received = np.float32(site.gain) * np.hypot(signal + noise[0], noise[1])
+    received = np.float32(site.gain) * (np.hypot(signal + noise[0], noise[1]) + np.float32(contrast.offset))
     if stripped:
-        kept = np.zeros(signal.size, dtype=bool)
-        kept[content.index[content.brain]] = True
-        received[~kept] = 0
+        received[~_brain_voxels(content, n_thin)] = 0
     received = received.reshape(shape)
     data = np.rint(np.minimum(received, 32767)).astype(np.int16) if site.integers else received
-    return Scan(data, affine, anatomy.head_to_mni @ np.linalg.inv(head_to_scanner), content)
+    voxel_ml = float(abs(np.linalg.det(thin[:3, :3]))) / 1000
+    return Scan(data, affine, anatomy.head_to_mni @ np.linalg.inv(head_to_scanner), content, voxel_ml)
 
 
-def _position(rng: np.random.Generator) -> np.ndarray:
+def displacement(rng: np.random.Generator) -> np.ndarray:
+    """How a head moves between two contrasts of one session: scanner mm to scanner mm, rigid."""
+    moved = np.eye(4)
+    moved[:3, :3] = Rotation.from_euler("xyz", DISPLACEMENT_DEG * rng.standard_normal(3), degrees=True).as_matrix()
+    moved[:3, 3] = DISPLACEMENT_MM * rng.standard_normal(3)
+    return moved
+
+
+def _thin_slices(
+    affine: np.ndarray, shape: tuple[int, int, int], contrast: Contrast
+) -> tuple[np.ndarray, tuple[int, int, int], int]:
+    """The grid that tissue is laid on: for thick slices, an odd number of thin ones in place of each."""
+    if contrast.thickness_mm is None:
+        return affine, shape, 1
+    n = 2 * int(np.ceil(np.linalg.norm(affine[:3, 2]) / THIN_MM) // 2) + 1
+    thin = affine.copy()
+    thin[:3, 2] /= n
+    thin[:3, 3] -= (n - 1) / 2 * thin[:3, 2]
+    return thin, (shape[0], shape[1], shape[2] * n), n
+
+
+def _thick(signal: np.ndarray, thickness_mm: float, thin: np.ndarray, n_thin: int) -> np.ndarray:
+    """Integrate thin slices through a Gaussian profile and keep the middle of each thick one; gaps are never seen."""
+    sd = thickness_mm / FWHM_PER_SD / np.linalg.norm(thin[:3, 2])
+    smooth = ndimage.gaussian_filter1d(signal, float(sd), axis=2, mode="nearest", truncate=3.0)
+    return np.ascontiguousarray(smooth[:, :, n_thin // 2 :: n_thin])
+
+
+def _brain_voxels(content: Tissues, n_thin: int) -> np.ndarray:
+    """What skull stripping keeps, flat; of thick slices, those that are brain at their middle."""
+    kept = np.zeros(content.shape, dtype=bool)
+    kept.ravel()[content.index[content.brain]] = True
+    return np.ascontiguousarray(kept[:, :, n_thin // 2 :: n_thin]).ravel()
+
+
+def position(rng: np.random.Generator) -> np.ndarray:
     """How the head lies in the coil: head mm to scanner mm, rigid; nodding is the largest freedom."""
     pose = np.eye(4)
     pose[:3, :3] = Rotation.from_euler("xyz", rng.standard_normal(3) * (6, 2.5, 3), degrees=True).as_matrix()
@@ -176,8 +175,7 @@ def _brain_surface(anatomy: Anatomy) -> np.ndarray:
     return np.linalg.inv(anatomy.head_to_mni) @ np.concatenate([moved, np.ones((1, moved.shape[1]))])
 
 
-def _contrast(content: Tissues, site: Site) -> np.ndarray:
-    table = T1W_SIGNAL | {"grey": site.grey_signal} | dict.fromkeys(("csf", "ventricle", "eye"), site.csf_signal)
+def _contrast(content: Tissues, table: dict[str, float]) -> np.ndarray:
     signal = np.zeros(len(content.index), dtype=np.float32)
     for name, share in content.fractions.items():
         signal += np.float32(table[name]) * share

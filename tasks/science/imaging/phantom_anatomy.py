@@ -6,7 +6,8 @@ intensities and not another anatomy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import ndimage
@@ -25,6 +26,8 @@ WARP_ORIGIN_MM = (-115.0, -150.0, -155.0)
 WARP_SHAPE = (47, 57, 56)
 TORQUE_MM = 6.0
 STRIPPED_CSF_MM = 4.0
+# Where the temporal muscle lies, bone and fat are thin.
+TEMPORAL_BONE_MM, RIND_MM, TEMPORAL_RIND_MM = 2.5, 4.5, 2.0
 MALE_SCALE, FEMALE_SCALE, SCALE_SD = 0.965, 0.925, 0.025
 
 
@@ -55,6 +58,22 @@ class Anatomy:
     def ageing_pace(self, points_mm: np.ndarray) -> np.ndarray:
         """The multiplier of local ageing at MNI positions of shape (3, …)."""
         return Field(self.regional, WARP_ORIGIN_MM, WARP_SPACING_MM).at(points_mm)
+
+
+@dataclass(frozen=True)
+class Detail:
+    """What a head shows on one day beyond its age.
+
+    Attributes:
+        white_parts: Per name (`lesion`, `unmyelinated`), the share of white matter that it takes over MNI space.
+        reference_tissues: Whether there is a temporal muscle and deep eyes: ratio images are calibrated on them.
+    """
+
+    white_parts: Mapping[str, Field] = field(default_factory=dict)
+    reference_tissues: bool = False
+
+
+PLAIN = Detail()
 
 
 @dataclass(frozen=True)
@@ -126,7 +145,11 @@ def draw_anatomy(rng: np.random.Generator, sex: str) -> Anatomy:
 
 
 def tissues(
-    anatomy: Anatomy, brain_age_years: float, voxel_to_head: np.ndarray, shape: tuple[int, int, int]
+    anatomy: Anatomy,
+    brain_age_years: float,
+    voxel_to_head: np.ndarray,
+    shape: tuple[int, int, int],
+    detail: Detail = PLAIN,
 ) -> Tissues:
     """Say what tissue fills each voxel of a grid.
 
@@ -135,9 +158,11 @@ def tissues(
         brain_age_years: Age plus brain-PAD: what widens the sulci and ventricles.
         voxel_to_head: Affine from voxel indices to the head's frame, mm; oblique and anisotropic grids are fine.
         shape: Shape of the grid.
+        detail: Lesions, myelination and reference tissues.
 
     Returns:
-        Fractions of outer CSF, ventricles, grey and white matter, bone, marrow, fat, muscle and vitreous.
+        Fractions of outer CSF, ventricles, grey and white matter, bone, marrow, fat, muscle and vitreous, and of the
+        parts of white matter that `detail` names.
     """
     mni_mm, regional = _positions(anatomy, voxel_to_head, shape)
     head, blur_mm = template_head(), _voxel_mm(voxel_to_head)
@@ -155,7 +180,11 @@ def tissues(
     full = {name: np.zeros(len(index), dtype=np.float32) for name in ("csf", "ventricle", "grey", "white")}
     for name, target in full.items():
         target[inside] = fractions[name] * envelope[inside]
-    cover = _cover(anatomy, points, hull, skin.ravel()[index], blur_mm)
+    for name, share in detail.white_parts.items():
+        full[name] = np.zeros(len(index), dtype=np.float32)
+        full[name][inside] = full["white"][inside] * share.at(points[:, inside])
+        full["white"] -= full[name]
+    cover = _cover(anatomy, points, hull, skin.ravel()[index], blur_mm, detail.reference_tissues)
     full["csf"] += cover.pop("csf") * (1 - envelope)
     return Tissues(shape, index, full | {name: value * (1 - envelope) for name, value in cover.items()}, brain)
 
@@ -178,18 +207,21 @@ def _brain(anatomy: Anatomy, points_mm: np.ndarray, years: np.ndarray, blur_mm: 
 
 
 def _cover(
-    anatomy: Anatomy, points_mm: np.ndarray, hull: np.ndarray, skin: np.ndarray, blur_mm: float
+    anatomy: Anatomy, points_mm: np.ndarray, hull: np.ndarray, skin: np.ndarray, blur_mm: float, references: bool
 ) -> dict[str, np.ndarray]:
     """What lies between the brain's envelope and the air: CSF, bone with marrow, muscle, fat, eyes."""
     head = template_head()
+    temporal = smoothstep(head.temporalis.at(points_mm) / blur_mm + 0.5) if references else 0.0
+    skull_mm = anatomy.skull_mm * (1 - temporal) + TEMPORAL_BONE_MM * temporal
+    rind_mm = RIND_MM * (1 - temporal) + TEMPORAL_RIND_MM * temporal
     within = smoothstep(skin / blur_mm + 0.5) * (1 - smoothstep(head.air.at(points_mm) / blur_mm + 0.5))
     inner = smoothstep((hull - CSF_GAP_MM) / blur_mm + 0.5)
-    outer = smoothstep((hull - CSF_GAP_MM - anatomy.skull_mm) / blur_mm + 0.5)
-    middle = CSF_GAP_MM + anatomy.skull_mm / 2
-    marrow = 0.6 * np.exp(-(((hull - middle) / 1.3) ** 2)) * (points_mm[2] > -20)
-    eye = smoothstep(head.eye.at(points_mm) / blur_mm + 0.5)
-    rind = 1 - smoothstep((skin - 4.5) / blur_mm + 0.5)
-    fat = outer * (rind + (1 - rind) * 0.7 * head.marbling.at(points_mm)) * (1 - eye)
+    outer = smoothstep((hull - CSF_GAP_MM - skull_mm) / blur_mm + 0.5)
+    middle = CSF_GAP_MM + skull_mm / 2
+    marrow = 0.6 * (1 - temporal) * np.exp(-(((hull - middle) / 1.3) ** 2)) * (points_mm[2] > -20)
+    eye = smoothstep((head.globe if references else head.eye).at(points_mm) / blur_mm + 0.5)
+    rind = 1 - smoothstep((skin - rind_mm) / blur_mm + 0.5)
+    fat = outer * (rind + (1 - rind) * 0.7 * (1 - temporal) * head.marbling.at(points_mm)) * (1 - eye)
     bone = (inner - outer) * (1 - eye)
     muscle = np.clip(outer - fat - eye, 0, 1)
     parts = {"csf": 1 - inner, "bone": bone * (1 - marrow), "marrow": bone * marrow}

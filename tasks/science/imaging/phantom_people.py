@@ -16,7 +16,7 @@ EDSS_WEIGHTS = (EDSS + 0.7) * np.exp(-EDSS / 1.9) / np.sum((EDSS + 0.7) * np.exp
 LONGEST_DURATION_YEARS, EARLIEST_ONSET_YEARS = 20.0, 12.0
 GOLDEN = (5**0.5 - 1) / 2
 # Streams never share a number with another purpose; all keys have four parts, since SeedSequence pads with zeros.
-COHORT, BLOCK, PERSON, SESSION, ANATOMY, SCAN, SITE = range(1, 8)
+COHORT, BLOCK, PERSON, SESSION, ANATOMY, SCAN, SITE, LESIONS, CONTRAST, PROTOCOL, SLICES, MISSING = range(1, 13)
 
 HEALTHY_PAD_SD_YEARS = 2.0
 MS_YEARS = 6.0

@@ -24,6 +24,8 @@ HEAD_SPACING_MM = 2
 CSF_GAP_MM, SKULL_MM, SCALP_MM = 2.0, 6.0, 6.0
 VENTRICLE_DEPTH_MM = 20.0
 VENTRICLE_SEED_MM = (10, -30, 18)
+# Right-hand centres and radii; the left ones mirror them. Ratio images are calibrated on these two tissues.
+EYE_MM, GLOBE_MM, TEMPORALIS_MM = ((32, 66, -36), 12), ((33, 57, -38), 12), ((68, 5, -15), (16, 18, 22))
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,9 @@ class TemplateHead:
         hull: Distance outside the smooth envelope of the brain; negative inside it.
         skin: Depth below the skin; negative in the air around the head.
         air: Depth inside nose, sinuses and airway.
-        eye: Depth inside the eyes' vitreous.
+        eye: Depth inside the eyes' vitreous, in plain heads.
+        globe: The same in heads with reference tissues, where the eyes lie deeper in their orbits.
+        temporalis: Depth inside the region where the temporal muscle lies on thin bone.
         marbling: Fat among the muscles of face and neck, as a fraction.
     """
 
@@ -69,6 +73,8 @@ class TemplateHead:
     skin: Field
     air: Field
     eye: Field
+    globe: Field
+    temporalis: Field
     marbling: Field
 
 
@@ -156,11 +162,13 @@ def _head_fields(brain: np.ndarray) -> dict[str, Field]:
     air = [((0, 74, -58), (9, 26, 17)), ((0, 28, -78), (10, 18, 12)), ((0, 20, -120), (8, 9, 42))]
     air += [((side * 27, 62, -66), (11, 14, 14)) for side in (-1, 1)]
     cavities = functools.reduce(np.minimum, (_ellipsoid(x, y, z, c, r) for c, r in air))
-    eyes = functools.reduce(np.minimum, (_ellipsoid(x, y, z, (s * 32, 66, -36), (12, 12, 12)) for s in (-1, 1)))
+    eyes, globes = (_both_sides(x, y, z, centre, (r, r, r)) for centre, r in (EYE_MM, GLOBE_MM))
+    temporalis = _both_sides(x, y, z, *TEMPORALIS_MM)
     # Any fixed pattern does; without one, face and neck would be a flat grey that registration finds nothing in.
     noise = np.random.default_rng(1).standard_normal(hull.shape, dtype=np.float32)
     marbling = smoothstep(ndimage.gaussian_filter(noise, (2.0, 2.0, 4.0)) / 0.06 - 0.4)
     fields = {"hull": hull, "skin": -skin, "air": -cavities, "eye": -eyes, "marbling": marbling}
+    fields |= {"globe": -globes, "temporalis": -temporalis}
     return {name: Field(np.asarray(v, dtype=np.float32), origin, float(step)) for name, v in fields.items()}
 
 
@@ -183,6 +191,14 @@ def _ellipsoid(
     """Approximate signed distance to an ellipsoid, negative inside."""
     r = np.sqrt(sum(((v - c) / s) ** 2 for v, c, s in zip((x, y, z), centre, radii, strict=True)))
     return (r - 1) * min(radii)
+
+
+def _both_sides(
+    x: np.ndarray, y: np.ndarray, z: np.ndarray, centre: tuple[float, ...], radii: tuple[float, ...]
+) -> np.ndarray:
+    """Approximate signed distance to a right-hand ellipsoid and its mirror image, negative inside."""
+    sides = [_ellipsoid(x, y, z, (side * centre[0], *centre[1:]), radii) for side in (-1, 1)]
+    return np.minimum(*sides)
 
 
 def _soft_minimum(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
