@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -273,15 +273,37 @@ def predict(
         raise typer.Exit(EXIT_TOO_MANY_EXCLUDED)
 
 
-@app.command(epilog="Example: `padflow phantom data/train --subjects 100 --sites 3 --seed 1 --patients 0`")
+@app.command(
+    epilog="Examples: `padflow phantom data/train --subjects 100 --sites 3 --seed 1 --patients 0`; "
+    "`padflow phantom data/ms --contrasts T1w,T2w,FLAIR --missing 0.1`; "
+    "`padflow phantom data/infants --population infants`; `padflow phantom data/clinic --slices thick`"
+)
 def phantom(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the new BIDS data set.")],
     subjects: Annotated[int, typer.Option(min=1, help="How many people.")] = 20,
     sites: Annotated[int, typer.Option(min=1, help="How many scanners.")] = 2,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
-    patients: Annotated[float, typer.Option(min=0, max=1, help="Share of people with MS.")] = 0.4,
-    visits: Annotated[int, typer.Option("--sessions", min=1, help="Sessions per person, about a year apart.")] = 1,
-    ages: Annotated[tuple[float, float], typer.Option(help="Youngest and oldest, in years.")] = (20.0, 85.0),
+    population: Annotated[Literal["adults", "infants"], typer.Option(help="Who is scanned.")] = "adults",
+    patients: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of people with MS [0.4], of infants with abnormal myelination [0.06]."),
+    ] = None,
+    visits: Annotated[
+        int, typer.Option("--sessions", min=1, help="Sessions per person, about a year apart; 3 months for infants.")
+    ] = 1,
+    ages: Annotated[
+        tuple[float, float] | None, typer.Option(help="Youngest and oldest, in years [20 85]; infants: months [0 24].")
+    ] = None,
+    contrasts: Annotated[
+        str | None, typer.Option(help="Images of each session, of T1w,T2w,FLAIR [T1w]; infants [T1w,T2w].")
+    ] = None,
+    missing: Annotated[float, typer.Option(min=0, max=1, help="Share that lack a contrast but the first.")] = 0.0,
+    slices: Annotated[
+        Literal["3d", "thick", "mixed"] | None, typer.Option(help="3D or thick axial slices [3d]; infants [mixed].")
+    ] = None,
+    spacing: Annotated[
+        float | None, typer.Option(help="Nominal voxel size in mm [2; thick slices 1 in plane].")
+    ] = None,
     stripped: Annotated[bool, typer.Option("--stripped", help="Brains without skull.")] = False,
     workers: Workers = None,
     as_json: AsJson = False,
@@ -291,7 +313,24 @@ def phantom(
         execution(workers=workers)
         from flows.summary import make_phantom
 
-        make_phantom(out, subjects, sites, seed, patients, visits, ages, "stripped" if stripped else "head", as_json)
+        unit = 12.0 if population == "infants" else 1.0
+        given = {
+            "patients": patients,
+            "age_range_years": None if ages is None else (ages[0] / unit, ages[1] / unit),
+            "contrasts": None if contrasts is None else tuple(name.strip() for name in contrasts.split(",")),
+            "slices": slices,
+            "spacing_mm": spacing,
+            "in_plane_mm": spacing,
+        }
+        fixed: dict[str, Any] = {
+            "subjects": subjects,
+            "sites": sites,
+            "seed": seed,
+            "sessions": visits,
+            "missing": missing,
+        }
+        fixed |= {"population": population, "variant": "stripped" if stripped else "head"}
+        make_phantom(out, fixed | {name: value for name, value in given.items() if value is not None}, as_json)
 
 
 def tell(as_json: bool, result: Any, otherwise: Callable[[], None]) -> None:

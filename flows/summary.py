@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 from rich.table import Table
@@ -70,30 +70,25 @@ def print_predictions(table: pd.DataFrame, destination: Path | None, as_json: bo
     out.print(shown)
 
 
-def make_phantom(
-    folder: Path,
-    subjects: int,
-    sites: int,
-    seed: int,
-    patients: float,
-    sessions: int,
-    age_range_years: tuple[float, float],
-    variant: Literal["head", "stripped"],
-    as_json: bool,
-) -> None:
-    """Write a phantom cohort, with a progress bar."""
+def make_phantom(folder: Path, given: dict[str, Any], as_json: bool) -> None:
+    """Write a phantom cohort, with a progress bar; what is not given is as is customary for the population."""
     from tasks.science.imaging.phantom import PhantomSpec, write_phantom
+    from tasks.science.imaging.phantom_spec import CUSTOMARY
 
-    spec = PhantomSpec(subjects, sites, seed, patients, sessions, variant, age_range_years)
+    spec = PhantomSpec(**(CUSTOMARY[given["population"]] | given))
     workers = load_settings().workers
     with progress_bars() as progress:
-        bar = progress.add_task(f"phantom {folder.name}", total=subjects * sessions)
-        write_phantom(spec, folder, workers, lambda done, total: progress.update(bar, completed=done, total=total))
-    body = {"root": str(folder), "subjects": subjects, "truth": str(folder / "derivatives" / "phantom-truth")}
+        bar = progress.add_task(f"phantom {folder.name}", total=spec.subjects)
+        truth = write_phantom(
+            spec, folder, workers, lambda done, total: progress.update(bar, completed=done, total=total)
+        )
+    body = {"root": str(folder), "subjects": spec.subjects, "scans": len(truth.scans)}
+    body |= {"truth": str(folder / "derivatives" / "phantom-truth")}
     if as_json:
         print(json.dumps(body))
     else:
-        out.print(f"{subjects} subjects in {folder}, the planted truth in {body['truth']}", soft_wrap=True)
+        said = f"{spec.subjects} subjects, {len(truth.scans)} scans in {folder}, the planted truth in {body['truth']}"
+        out.print(said, soft_wrap=True)
 
 
 def _metrics_table(metrics: pd.DataFrame) -> Table:

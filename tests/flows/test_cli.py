@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 from collections.abc import Iterator
@@ -94,3 +95,15 @@ def test_an_index_prints_ten_problems_of_a_kind_and_counts_the_rest(tmp_path: Pa
     assert result.exit_code == 0, result.output
     assert len(result.stdout.splitlines()) < 40
     assert "missing-scan: and 4989 more" in result.stdout
+
+
+def test_a_phantom_of_infants_is_scanned_in_two_contrasts(tmp_path: Path) -> None:
+    arguments = ["--population", "infants", "--subjects", "2", "--sites", "1", "--ages", "6", "12", "--spacing", "6"]
+    result = runner.invoke(app, ["phantom", str(tmp_path / "out"), *arguments, "--workers", "1", "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["scans"] == 4
+    people = pd.read_csv(tmp_path / "out" / "participants.tsv", sep="\t", keep_default_na=False)
+    assert people["age_months"].between(6, 12).all()
+    wrong = runner.invoke(app, ["phantom", str(tmp_path / "other"), "--contrasts", "T1w,PD", "--workers", "1"])
+    assert wrong.exit_code == 1
+    assert "expected some of T1w, T2w, FLAIR" in wrong.output

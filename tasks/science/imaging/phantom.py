@@ -141,8 +141,8 @@ def _make_person(job: tuple[PhantomSpec, Person, Path]) -> list[PhantomScan]:
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             # No time and no name in the gzip header, so that equal scans are equal bytes.
             (root / path).write_bytes(gzip.compress(as_nifti(scan).to_bytes(), compresslevel=1, mtime=0))
+            to_reference = np.eye(4) if reference is None else np.linalg.inv(reference) @ scan.scanner_to_mni
             reference = scan.scanner_to_mni if reference is None else reference
-            to_reference = np.linalg.inv(reference) @ scan.scanner_to_mni
             _write_transforms(spec, root, entities(spec, person, visit), name, scan, to_reference)
             scans.append(_record(spec, person, visit, path, site, contrast, scan, to_reference))
     return scans

@@ -25,7 +25,7 @@ GREY_RANGE = {"T2w": (1.3, 1.5), "FLAIR": (1.12, 1.25)}
 CSF_RANGE = {"T2w": (2.4, 2.9), "FLAIR": (0.15, 0.25)}
 # White matter before myelination relative to grey matter: darker in T1w, brighter in T2w (Barkovich et al. 1988,
 # doi:10.1148/radiology.166.1.3336675), much as at birth in the BME-X templates.
-UNMYELINATED_PER_GREY = {"T1w": 0.82, "T2w": 1.2, "FLAIR": 1.1}
+UNMYELINATED_PER_GREY = {"T1w": 0.75, "T2w": 1.14, "FLAIR": 1.1}
 LARGEST_OFFSET = 0.1
 # Clinical two-dimensional scans: axial slices tilted to the skull base, with a gap.
 THICK_ORIENTATIONS = ("LPS", "RAS", "LAS", "LPI")
@@ -111,7 +111,7 @@ def _another_sequence(site: Site, name: str, spacing_mm: float, rng: np.random.G
     return replace(
         site,
         orientation=ORIENTATIONS[turned % len(ORIENTATIONS)],
-        oblique_deg=tuple(round(float(t), 2) for t in tilt),
+        oblique_deg=tuple(round(float(t), 2) + 0.0 for t in tilt),
         voxel_mm=(round(in_plane, 3), round(in_plane, 3), round(through_plane, 3)),
         field_of_view_mm=tuple(round(float(v * rng.uniform(0.98, 1.04)), 1) for v in site.field_of_view_mm),
         gain=round(float(site.gain * np.exp(rng.uniform(-0.7, 0.7))), 3),

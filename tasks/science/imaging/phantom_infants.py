@@ -26,7 +26,7 @@ SKULL_MM_AT_BIRTH, SKULL_MM_PER_MONTH = 3.2, 0.06
 ADULT_SHAPE_YEARS = 20.0
 # Myelin rises along a logistic: with `UNMYELINATED_PER_GREY`, grey and white matter look alike at about 6 months in T1w
 # and at 9 in T2w (Barkovich et al. 1988, doi:10.1148/radiology.166.1.3336675); 98% is there at 24 months.
-HALF_MYELIN_MONTHS, MYELIN_SCALE_MONTHS = 10.0, 3.3
+HALF_MYELIN_MONTHS, MYELIN_SCALE_MONTHS = 9.5, 3.3
 MYELINATION_SD_MONTHS = 0.6
 ABNORMAL_FROM_MONTHS, ABNORMAL_DELAY = 9.0, (0.35, 0.6)
 REPORTED_STEP_MONTHS = 0.5

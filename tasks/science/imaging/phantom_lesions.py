@@ -13,11 +13,11 @@ from .phantom_template import Field, smoothstep, template_head
 
 MOST_LESIONS = 60
 FIRST_LESIONS, LESIONS_PER_YEAR, LESIONS_PER_EDSS_POINT = 5, 1.0, 3.0
-RADIUS_MM, RADIUS_LOG_SD, RADIUS_LIMITS_MM = 2.6, 0.4, (1.5, 7.0)
+RADIUS_MM, RADIUS_LOG_SD, RADIUS_LIMITS_MM = 3.2, 0.45, (1.5, 8.0)
 # Lesions lie near the ventricles more often than elsewhere: their density falls with this distance.
 REACH_MM = 12.0
 # How far age-related hyperintensity reaches from the ventricles: from nowhere at 35 years to this at 95.
-AGE_REACH_MM, AGE_START_YEARS, AGE_SPAN_YEARS, AGE_PATCHES_MM = 5.0, 35.0, 60.0, 1.2
+AGE_REACH_MM, AGE_START_YEARS, AGE_SPAN_YEARS, AGE_PATCHES_MM = 7.0, 35.0, 60.0, 1.2
 FIELD_STEP = 2
 EDGE_MM = 1.5
 

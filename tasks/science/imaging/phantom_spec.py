@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Literal
 
 from .phantom_contrasts import CONTRASTS
 
 AGE_LIMITS_YEARS = {"adults": (16, 100), "infants": (0, 2)}
 # What a population is usually scanned with; `padflow phantom` starts from these.
-CUSTOMARY: dict[str, MappingProxyType[str, Any]] = {
-    "adults": MappingProxyType({}),
-    "infants": MappingProxyType(
-        {"patients": 0.06, "age_range_years": (0.0, 2.0), "contrasts": ("T1w", "T2w"), "slices": "mixed"}
-    ),
+CUSTOMARY: dict[str, dict[str, Any]] = {
+    "adults": {},
+    "infants": {"patients": 0.06, "age_range_years": (0.0, 2.0), "contrasts": ("T1w", "T2w"), "slices": "mixed"},
 }
 
 
