@@ -97,31 +97,24 @@ def _remote(address: str) -> Iterator[Client]:
 def _refusal(address: str, error: BaseException) -> str:
     """Why a scheduler is not reached; Dask hides most of it in the causes of what it raises."""
     causes = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
         causes.append(cause)
-    root = causes[-1]
-    plain = address.startswith("tcp://")
-    if isinstance(root, ssl.SSLError):
-        found, step = (
-            f"the certificates do not match ({root.reason or root})",
-            f"expected both signed by one CA; {TLS_HELP}",
-        )
+    # Of several tries the last may have been cut off by the time limit; what the earlier ones met says more.
+    met = {kind: cause for cause in causes for kind in type(cause).__mro__}
+    protocol, _, place = address.partition("://")
+    if ssl.SSLError in met:
+        reason = getattr(met[ssl.SSLError], "reason", "") or met[ssl.SSLError]
+        found, step = f"the certificates do not match ({reason})", f"expected both signed by one CA; {TLS_HELP}"
     elif isinstance(error, TypeError):
         found, step = "there is no certificate to show it", f"expected one signed by its CA; {TLS_HELP}"
     elif isinstance(error, ValueError):
-        found, step = "it speaks without encryption", f"expected TLS; use tcp://{address.split('://')[-1]} if it should"
-    elif isinstance(root, socket.gaierror):
-        found, step = (
-            f"no such host ({root.strerror})",
-            "expected a name that this machine resolves; check PADFLOW_CLUSTER",
-        )
-    elif isinstance(root, ConnectionResetError) and plain:
-        found, step = (
-            "it hung up",
-            f"expected an answer without encryption; if it uses TLS: tls://{address[6:]}, and {TLS_HELP}",
-        )
+        found, step = "it speaks without encryption", f"expected TLS; use tcp://{place} if that is meant"
+    elif socket.gaierror in met:
+        found, step = "no such host", "expected a name that this machine resolves; check PADFLOW_CLUSTER"
+    elif ConnectionResetError in met and protocol == "tcp":
+        found, step = "it hung up", f"expected one without encryption; if it uses TLS: tls://{place}, and {TLS_HELP}"
     else:
-        found = "nothing listens there" if isinstance(root, ConnectionRefusedError) else f"{error}"
+        found = "nothing listens there" if ConnectionRefusedError in met else str(error)
         step = "expected a Dask scheduler; start one with `dask scheduler`, or use --cluster local"
     return f"no connection to {address}: {found}, {step}"
 
@@ -137,7 +130,9 @@ def _local(profile: Local, home: Path) -> Iterator[Client]:
             n_workers=profile.workers,
             threads_per_worker=1,
             memory_limit=profile.worker_memory,
-            dashboard_address=None,
+            # No page to look at, and so no complaint where another run has its port.
+            dashboard_address=":0",
+            scheduler_kwargs={"dashboard": False},
             local_directory=str(home / "dask"),
             silence_logs=logging.CRITICAL,
         ) as cluster,

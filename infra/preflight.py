@@ -158,8 +158,8 @@ async def problems_here(demands: Demands, dask_worker: Worker) -> list[str]:
             problems = await asyncio.wait_for(check, STORAGE_ANSWERS_WITHIN_S)
         except TimeoutError:
             problems = [
-                f"{demands.store_url} or the data did not answer within {STORAGE_ANSWERS_WITHIN_S:g} s, expected both "
-                "within a few; check the network between workers and storage"
+                f"found no answer from {demands.store_url} or the data within {STORAGE_ANSWERS_WITHIN_S:g} s, "
+                "expected one in a few; check the workers' network, and their AWS_ENDPOINT_URL"
             ]
     return problems
 

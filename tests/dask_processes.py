@@ -17,8 +17,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from infra.worker_environment import WORKER_ENVIRONMENT
-
 PATIENCE_S = 60
 
 
@@ -114,6 +112,5 @@ def worker(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A worker as the README starts one; options and environment override."""
     given = ["--nthreads", "1", "--memory-limit", "3GiB", "--no-dashboard", "--name", name, *options]
-    environment = {**WORKER_ENVIRONMENT, **environment}
     with dask_process(folder, name, "worker", address, *given, **environment) as process:
         yield process

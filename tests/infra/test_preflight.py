@@ -132,7 +132,8 @@ def test_a_late_worker_with_another_numpy_is_turned_away(site: Site, settings: S
 
 
 def test_threads_that_are_not_pinned(site: Site, settings: Settings) -> None:
-    site.add("loose", "--no-nanny", "--nthreads", "2", OMP_NUM_THREADS="8")
+    pinned = {"MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    site.add("loose", "--no-nanny", "--nthreads", "2", OMP_NUM_THREADS="8", **pinned)
     with connect(settings) as client:
         client.wait_for_workers(1)
         wait_for(lambda: "loose" in names(client))
