@@ -41,21 +41,21 @@ def resample(
     )
 
 
-def low_pass(volume: Volume, spacing: np.ndarray, resolution_mm: float) -> Volume:
+def low_pass(volume: Volume, spacing: np.ndarray, resolution_mm: float | np.ndarray) -> Volume:
     """Blur each axis from its own resolution to a coarser one; finer targets leave it alone.
 
     Args:
         volume: Shape (i, j, k).
         spacing: Voxel size per axis, mm.
-        resolution_mm: Full width at half maximum to reach.
+        resolution_mm: Full width at half maximum to reach; one for all axes, or one per axis.
 
     Returns:
         Float32, same shape.
     """
     smooth = np.asarray(volume, dtype=np.float32)
-    for axis, step_mm in enumerate(spacing):
-        if resolution_mm > 1.25 * step_mm:
-            sigma_voxels = float(np.sqrt(resolution_mm**2 - step_mm**2) / FWHM_PER_SIGMA / step_mm)
+    for axis, (step_mm, fwhm_mm) in enumerate(zip(spacing, np.broadcast_to(resolution_mm, 3), strict=True)):
+        if fwhm_mm > 1.25 * step_mm:
+            sigma_voxels = float(np.sqrt(fwhm_mm**2 - step_mm**2) / FWHM_PER_SIGMA / step_mm)
             smooth = ndimage.gaussian_filter1d(smooth, sigma_voxels, axis, mode="nearest", truncate=BLUR_REACH_SIGMAS)
     return smooth
 
