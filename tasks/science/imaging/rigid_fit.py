@@ -181,7 +181,7 @@ class RigidPair:
         return RigidFit(transform, float(best.fun), unexplained(moving.scene, ahead, transform)[2])
 
     def _at(self, level: Level) -> tuple[_Image, _Image]:
-        """Bring both to one resolution: along thick slices the thicker's, else sharp slices would fit blurred ones ill."""
+        """Bring both to one resolution: along thick slices the thicker's, else sharp would fit blurred ones ill."""
         thickest = np.maximum(_world_spacing_mm(self.reference_affine), _world_spacing_mm(self.moving_affine))
         resolution_mm = np.maximum(level.resolution_mm, thickest)
         if level.resolution_mm in self._levels:

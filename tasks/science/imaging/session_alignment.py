@@ -97,9 +97,7 @@ def align_to(
             f"{1 - MAX_UNEXPLAINED:.0%}): one may show no head, or another part of the body; look at both",
         )
     moved_mm = _distance_mm(found.to_moving, region.centre_mm)
-    return SessionAlignment(
-        np.linalg.inv(found.to_moving), 1.0 - found.unexplained, found.overlap, moved_mm, margin
-    )
+    return SessionAlignment(np.linalg.inv(found.to_moving), 1.0 - found.unexplained, found.overlap, moved_mm, margin)
 
 
 def _bounded(volume: Volume) -> Volume:
@@ -175,9 +173,9 @@ def _mirror_margin(pair: RigidPair, found: RigidFit) -> float:
     if margin < 1 / SURE_MARGIN:
         raise ScanRejected(
             "session",
-            "its header's orientation disagrees with its session's reference: it fits only with left and right "
-            f"exchanged ({found.unexplained:.0%} unexplained, {mirrored.unexplained:.0%} when mirrored); find out which "
-            "of the two is wrong, and convert that one again from the scanner's files",
+            "its header's orientation disagrees with its session's reference: it fits only with left and right exchanged "
+            f"({found.unexplained:.0%} unexplained, {mirrored.unexplained:.0%} when mirrored); find out "
+            "which of the two is wrong, and convert that one again from the scanner's files",
         )
     return float(margin)
 
