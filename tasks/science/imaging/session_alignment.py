@@ -173,7 +173,7 @@ def _mirror_margin(pair: RigidPair, found: RigidFit) -> float:
     if margin < 1 / SURE_MARGIN:
         raise ScanRejected(
             "session",
-            "its header's orientation disagrees with its session's reference: it fits only with left and right exchanged "
+            "its header's orientation disagrees with its session's reference: it fits with left and right exchanged "
             f"({found.unexplained:.0%} unexplained, {mirrored.unexplained:.0%} when mirrored); find out "
             "which of the two is wrong, and convert that one again from the scanner's files",
         )
