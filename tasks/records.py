@@ -145,6 +145,25 @@ class TemplateSpec:
         return {which: uri for which, uri in named.items() if uri}
 
 
+@dataclass(frozen=True)
+class RatioCalibration:
+    """Brings T1w and T2w of any scanner to one scale before they are divided (Ganzetti et al. 2014).
+
+    Attributes:
+        t1w_modes: Intensities of eyes and temporal muscles in the reference T1w.
+        t2w_modes: Likewise in the reference T2w.
+        eyes_mm: Spheres that lie in the eyes, (x, y, z, radius) in MNI RAS+ mm.
+        muscles_mm: Spheres that lie in the temporal muscles.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
+
+    t1w_modes: tuple[float, float]
+    t2w_modes: tuple[float, float]
+    eyes_mm: tuple[tuple[float, float, float, float], ...] = ((-33.0, 55.0, -38.0, 8.0), (33.0, 55.0, -38.0, 8.0))
+    muscles_mm: tuple[tuple[float, float, float, float], ...] = ((-65.0, 5.0, -15.0, 5.0), (65.0, 5.0, -15.0, 5.0))
+
+
 CHANNELS_OF: dict[RecipeName, tuple[Channel, ...]] = {
     "t1w": ("T1w",),
     "flair": ("FLAIR",),
@@ -170,6 +189,8 @@ class Recipe:
         mask: Where the brain mask comes from. `provided`: the input is skull-stripped; `template`: the template's
             mask through the registration; `auto`: detect which of the two it is.
         bias_correction: Whether N4 runs.
+        ratio_calibration: How T1w and T2w are scaled before they are divided; off where it is left out, and for
+            skull-stripped scans, which lack the tissues that it needs.
         clip_percentiles: Intensity percentiles within the brain that bound the values before the z-score.
         seed: Seed of the registration's sampling.
     """
@@ -184,6 +205,7 @@ class Recipe:
     templates: tuple[TemplateSpec, ...] = ()
     mask: Literal["auto", "provided", "template"] = "auto"
     bias_correction: bool = True
+    ratio_calibration: RatioCalibration | None = None
     clip_percentiles: tuple[float, float] = (0.5, 99.5)
     seed: int = 0
 

@@ -14,6 +14,7 @@ from .grid import Shape
 from .nifti import NativeScan
 from .orientation import to_ras
 from .resampling import block_mean, resample
+from .session_alignment import SessionAlignment, align_to
 from .template import Template
 
 WORKING_MM = 4.0
@@ -70,6 +71,19 @@ class Reference:
     is_stripped: bool
 
 
+@dataclass(frozen=True)
+class Beside:
+    """Another image of the session.
+
+    Attributes:
+        image: With its way to the template, through the reference.
+        alignment: How it lies beside the reference.
+    """
+
+    image: PlacedImage
+    alignment: SessionAlignment
+
+
 def place_reference(scan: NativeScan, template: Template, recipe: Recipe) -> Reference:
     """Register to the template, with the bias field taken off in between: N4 needs to know the brain, the last fit N4.
 
@@ -92,6 +106,29 @@ def place_reference(scan: NativeScan, template: Template, recipe: Recipe) -> Ref
     stages = registration.TO_FINE_GRID if fine_grid else registration.TO_COARSE_GRID
     found = registration.refine(fine, fine_affine, template, found, stages, recipe.seed)
     return Reference(PlacedImage(scan, native, affine, found.to_mni, log_field), found, stripped)
+
+
+def place_beside(scan: NativeScan, contrast: str, reference: Reference, template: Template, recipe: Recipe) -> Beside:
+    """Align another image of the session to the reference, and go on with the reference's way to the template.
+
+    Args:
+        scan: The other image.
+        contrast: Its BIDS suffix, for reasons.
+        reference: Of the same session.
+        template: Where it goes.
+        recipe: Gives the seed and whether N4 runs.
+
+    Raises:
+        ScanRejected: The two do not show one head, or their headers disagree about how it lies.
+    """
+    native, affine = to_ras(scan.volume, scan.affine)
+    shown = reference.image
+    copy, copy_affine = _working_copy(shown.volume, shown.affine, template, shown.to_template, shown.log_field)
+    brain = brain_mask.mask_in_scan(_shape(copy), copy_affine, template, shown.to_template)
+    found = align_to(copy, copy_affine, native, affine, brain, contrast, recipe.seed)
+    to_template = shown.to_template @ found.to_reference
+    log_field = _log_field(native, affine, template, to_template) if recipe.bias_correction else None
+    return Beside(PlacedImage(scan, native, affine, to_template, log_field), found)
 
 
 def _log_field(native: Volume, affine: Affine, template: Template, to_template: Affine) -> tuple[Volume, Affine]:
