@@ -254,7 +254,10 @@ def export(
 @app.command(epilog="Example: `padflow predict models:/brain-age@champion sub-01_T1w.nii.gz --age 54.5 --out ages.csv`")
 def predict(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS or models:/NAME/VERSION.")],
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE…", help="NIfTI files, paths or URLs; `T1w=PATH,T2w=PATH` for a model of several contrasts.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE…", help="NIfTI: path, URL, or `T1w=PATH,T2w=PATH`."),
+    ],
     out: Annotated[Path | None, typer.Option(help="Write the table here (.csv, .tsv or .parquet).")] = None,
     age: Annotated[float | None, typer.Option(help="Age in years, where all images are of one subject.")] = None,
     home: Home = None,

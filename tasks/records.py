@@ -161,7 +161,7 @@ class RatioCalibration:
     t1w_modes: tuple[float, float]
     t2w_modes: tuple[float, float]
     eyes_mm: tuple[tuple[float, float, float, float], ...] = ((-33.0, 55.0, -38.0, 8.0), (33.0, 55.0, -38.0, 8.0))
-    muscles_mm: tuple[tuple[float, float, float, float], ...] = ((-65.0, 5.0, -15.0, 5.0), (65.0, 5.0, -15.0, 5.0))
+    muscles_mm: tuple[tuple[float, float, float, float], ...] = ((-68.0, 5.0, -15.0, 4.0), (68.0, 5.0, -15.0, 4.0))
 
 
 CHANNELS_OF: dict[RecipeName, tuple[Channel, ...]] = {

@@ -68,7 +68,7 @@ def test_every_shipped_study_loads_and_is_found_by_name(path: Path) -> None:
 
 
 def test_an_unknown_study_names_those_that_ship() -> None:
-    with pytest.raises(ValueError, match=r"ds002748, phantom"):
+    with pytest.raises(ValueError, match=r"ds002748, infant-ratio, open-ms-2d, open-ms-flair, phantom"):
         find_study("nothing")
 
 

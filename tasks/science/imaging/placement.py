@@ -125,7 +125,10 @@ def place_beside(scan: NativeScan, contrast: str, reference: Reference, template
     shown = reference.image
     copy, copy_affine = _working_copy(shown.volume, shown.affine, template, shown.to_template, shown.log_field)
     brain = brain_mask.mask_in_scan(_shape(copy), copy_affine, template, shown.to_template)
-    found = align_to(copy, copy_affine, native, affine, brain, contrast, recipe.seed)
+    try:
+        found = align_to(copy, copy_affine, brain, *block_mean(native, affine, FINE_WORKING_MM), recipe.seed)
+    except ScanRejected as rejection:
+        raise ScanRejected(rejection.stage, f"{contrast} beside {recipe.reference}: {rejection.reason}") from rejection
     to_template = shown.to_template @ found.to_reference
     log_field = _log_field(native, affine, template, to_template) if recipe.bias_correction else None
     return Beside(PlacedImage(scan, native, affine, to_template, log_field), found)

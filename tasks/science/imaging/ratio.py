@@ -6,10 +6,12 @@ doi:10.3389/fnhum.2014.00671 (calibration); Gudbjartsson & Patz 1995, doi:10.100
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from scipy import ndimage
 
-from ...records import RatioCalibration, ScanRejected
+from ...records import RatioCalibration, Recipe, ScanRejected
 from ..arrays import Affine, Mask, Volume
 from .orientation import apply_affine
 
@@ -22,6 +24,40 @@ EMPTY_BELOW = 0.02
 MODE_BINS = 100
 MODE_SMOOTHING_BINS = 2.0
 LEAST_CONTRAST = 0.05
+
+
+def scaled_ratio(
+    volumes: Mapping[str, Volume], brain: Mask, affine: Affine, recipe: Recipe, is_stripped: bool
+) -> tuple[Volume, dict[str, float]]:
+    """The ratio as a channel: in units of the brain's median, since scanners' gains are arbitrary.
+
+    Args:
+        volumes: Bias-corrected T1w and T2w on the study's grid, not yet stripped.
+        brain: True inside the brain.
+        affine: Voxel indices to the template's RAS+ mm.
+        recipe: Whether and how to calibrate, and what to clip.
+        is_stripped: Then there is nothing to calibrate by.
+
+    Returns:
+        The ratio, float32, 0 where it is not defined; and figures: `ratio_median` (before the scaling),
+        `ratio_defined` (part of the brain) and `ratio_calibrated` (1 or 0).
+
+    Raises:
+        ScanRejected: It cannot be taken, or not be calibrated.
+    """
+    t1w, t2w = volumes["T1w"], volumes["T2w"]
+    calibration = None if is_stripped else recipe.ratio_calibration
+    if calibration is not None:
+        modes = [reference_modes(volumes[name], affine, brain, name, calibration) for name in ("T1w", "T2w")]
+        t1w, t2w = calibrated(t1w, modes[0], calibration.t1w_modes), calibrated(t2w, modes[1], calibration.t2w_modes)
+    ratio, defined = ratio_image(t1w, t2w, brain)
+    low, median, high = np.percentile(ratio[defined], (recipe.clip_percentiles[0], 50, recipe.clip_percentiles[1]))
+    figures = {
+        "ratio_median": float(median),
+        "ratio_defined": float(defined.sum() / brain.sum()),
+        "ratio_calibrated": float(calibration is not None),
+    }
+    return np.where(defined, np.clip(ratio, low, high) / np.float32(median), 0).astype(np.float32), figures
 
 
 def ratio_image(t1w: Volume, t2w: Volume, brain: Mask) -> tuple[Volume, Mask]:

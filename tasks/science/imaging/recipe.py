@@ -12,15 +12,16 @@ import numpy as np
 import scipy
 import SimpleITK as sitk
 
-from ...records import Channel, Contrast, Recipe, digest
+from ...records import Recipe, digest
 from ..arrays import Affine, Mask, Volume
 from . import brain_mask
 from .grid import Shape, study_grid, template_on_grid
 from .intensity import zscore_within_mask
 from .nifti import read_scan
 from .orientation import spacing_mm
-from .placement import PlacedImage, Reference, place_reference
+from .placement import Beside, PlacedImage, Reference, place_beside, place_reference
 from .quality import TemplateMaps, fov_cut_fraction, quality_figures, reject_failures
+from .ratio import scaled_ratio
 from .template import Template, mni, mni_digest
 
 RECIPE_VERSION = 3
@@ -110,19 +111,32 @@ def prepare_scan(images: bytes | Mapping[str, bytes], recipe: Recipe, template: 
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     target = _target(recipe, template or mni())
     scans = {contrast: read_scan(content) for contrast, content in _by_contrast(images, recipe).items()}
-    reference = place_reference(scans[recipe.reference], target.template, recipe)
-    placed = {recipe.reference: reference.image}
+    reference = place_reference(scans.pop(recipe.reference), target.template, recipe)
+    beside = {name: place_beside(scan, name, reference, target.template, recipe) for name, scan in scans.items()}
+    placed: dict[str, PlacedImage] = {recipe.reference: reference.image} | {
+        name: other.image for name, other in beside.items()
+    }
     volumes = _on_grid(placed, target, recipe)
     kind = _mask_kind(recipe, reference.is_stripped)
     brain = _brain(volumes[recipe.reference], kind, target, recipe, list(placed.values()))
     quality = _quality(volumes[recipe.reference], brain, reference, target, recipe)
+    for name, other in beside.items():
+        quality |= _session_quality(name, other)
     reject_failures(quality)
-    channels = [_channel(name, volumes, brain, recipe) for name in recipe.channel_names]
-    sidecar = _sidecar(reference, recipe, target, kind, quality)
-    return Prepared(np.stack(channels), target.affine.copy(), quality, sidecar)
+    channels = []
+    for name in recipe.channel_names:
+        if name == "ratio":
+            ratio, figures = scaled_ratio(volumes, brain, target.affine, recipe, reference.is_stripped)
+            quality |= figures
+            channels.append(ratio)
+        else:
+            channels.append(zscore_within_mask(volumes[name], brain, recipe.clip_percentiles))
+    volume = np.clip(np.stack(channels), -MAX_Z, MAX_Z).astype(np.float16)
+    sidecar = _sidecar(reference, beside, recipe, target, kind, quality)
+    return Prepared(volume, target.affine.copy(), quality, sidecar)
 
 
-def _on_grid(placed: Mapping[Contrast, PlacedImage], target: Target, recipe: Recipe) -> dict[str, Volume]:
+def _on_grid(placed: Mapping[str, PlacedImage], target: Target, recipe: Recipe) -> dict[str, Volume]:
     return {name: image.on_grid(target.shape, target.affine, recipe.resolution_mm) for name, image in placed.items()}
 
 
@@ -173,15 +187,32 @@ def _quality(volume: Volume, brain: Mask, reference: Reference, target: Target, 
     return quality
 
 
-def _channel(name: Channel, volumes: dict[str, Volume], brain: Mask, recipe: Recipe) -> np.ndarray:
-    scaled = zscore_within_mask(volumes[name], brain, recipe.clip_percentiles)
-    return np.clip(scaled, -MAX_Z, MAX_Z).astype(np.float16)
+def _session_quality(name: str, other: Beside) -> dict[str, float]:
+    found = other.alignment
+    return {
+        f"{name}_alignment": found.correlation_ratio,
+        f"{name}_moved_mm": found.moved_mm,
+        f"{name}_nonfinite_fraction": other.image.scan.nonfinite_fraction,
+    }
+
+
+def _place(image: PlacedImage) -> dict[str, Any]:
+    return {
+        "native_affine": image.scan.affine.tolist(),
+        "native_shape": list(image.scan.volume.shape),
+        "native_spacing_mm": spacing_mm(image.scan.affine).tolist(),
+        "native_to_mni": image.to_template.tolist(),
+    }
 
 
 def _sidecar(
-    reference: Reference, recipe: Recipe, target: Target, kind: str, quality: dict[str, float]
+    reference: Reference,
+    beside: Mapping[str, Beside],
+    recipe: Recipe,
+    target: Target,
+    kind: str,
+    quality: dict[str, float],
 ) -> dict[str, Any]:
-    scan = reference.image.scan
     return {
         **_provenance(recipe),
         "recipe_digest": recipe_digest(recipe),
@@ -189,10 +220,8 @@ def _sidecar(
         "space": target.template.name,
         "affine": target.affine.tolist(),
         "reference": recipe.reference,
-        "native_affine": scan.affine.tolist(),
-        "native_shape": list(scan.volume.shape),
-        "native_spacing_mm": spacing_mm(scan.affine).tolist(),
-        "native_to_mni": reference.registration.to_mni.tolist(),
+        **_place(reference.image),
+        "companions": {name: _place(other.image) for name, other in beside.items()},
         "mask_kind": kind,
         "quality": dict(quality),
     }
