@@ -21,7 +21,7 @@ demo: $(STAMP) ## Run the whole study on a phantom cohort (about 8 minutes on 2 
 	$(BIN)/padflow run phantom --home demo --data demo/data
 
 test: $(STAMP) check ## Pass the tests
-	$(BIN)/python -m pytest -q --durations=15
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=15
 
 check: $(STAMP) ## Format, lint, types and import contracts, in under a minute
 	$(BIN)/ruff format --check --quiet .

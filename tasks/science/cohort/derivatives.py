@@ -92,8 +92,9 @@ def image_notes(channel: str, sources: Sequence[str], sidecar: Mapping[str, Any]
         Fields of BIDS derivatives.
     """
     shown = CHANNEL_TEXTS.get(channel, channel)
+    unit = "in units of its median over the brain" if channel == "ratio" else "z-scores within the brain"
     return {
-        "Description": f"{shown}, bias-corrected, resampled once to the template's grid; z-scores within the brain",
+        "Description": f"{shown}, bias-corrected, resampled once to the template's grid; {unit}",
         "SpatialReference": sidecar["space"],
         "Sources": bids_uris(sources),
         "SkullStripped": True,
@@ -186,7 +187,7 @@ BIDS derivatives, written by `padflow export`. Of {counts["indexed"]} indexed sc
 {counts["excluded"]} were excluded, {counts["unused"]} not asked for and {counts["missing"]} not prepared yet.
 
 - `*_desc-preproc_*.nii.gz`: z-scores within the brain, 0 outside, float32, on the template's grid. The suffix is the
-  contrast; `T1wT2wratio` is the ratio image, for which BIDS has no suffix.
+  contrast; `T1wT2wratio` is the ratio image, for which BIDS has no suffix, in units of its median over the brain.
 - `*_desc-brain_mask.nii.gz`: 1 inside the brain.
 - `*_xfm.txt`: the affine from the raw image to the template, an ITK text file (LPS+ mm, template to raw points):
   `antsApplyTransforms -d 3 -i RAW -r PREPARED -t XFM -o OUT`.
