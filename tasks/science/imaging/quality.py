@@ -14,7 +14,7 @@ from .template import Template
 
 DETERMINANT_RANGE = (0.5, 4.0)  # Adults have 1.0 to 1.9, newborns up to 3.4.
 # At 2 mm the lowest of 30 adults' T1w had 0.52 and of 3 infants' 0.29; noise, a body's cylinder and raw heads turned
-# around or upside down stayed below 0.24. A stripped brain facing backwards reaches 0.39 and is not caught.
+# around or upside down stayed below 0.24. Registration finds turned heads.
 # The correlation with the template is no such measure: in infants grey and white matter swap their order.
 MIN_CORRELATION_RATIO = 0.25
 MAX_FOV_CUT = 0.30
@@ -54,7 +54,7 @@ def quality_figures(
     Returns:
         Finite floats: `snr`, `cnr`, `brain_volume_ml` (tissue), `mask_volume_ml`, `brain_fraction` (tissue over
         mask), `registration_ncc`, `registration_correlation_ratio`, `registration_determinant`, `scale_x`, `scale_y`,
-        `scale_z`, `fov_cut_fraction`.
+        `scale_z`, `fov_cut_fraction`, `head_turn_degrees`: against what the affine says.
     """
     levels = tissue_levels(volume, brain, maps)
     tissue = tissue_fraction(volume, brain, levels)
@@ -76,6 +76,7 @@ def quality_figures(
         "scale_y": float(scales[1]),
         "scale_z": float(scales[2]),
         "fov_cut_fraction": cut,
+        "head_turn_degrees": registration.turn_degrees,
     }
 
 

@@ -24,7 +24,7 @@ from .quality import TemplateMaps, fov_cut_fraction, quality_figures, reject_fai
 from .ratio import scaled_ratio
 from .template import Template, mni, mni_digest
 
-RECIPE_VERSION = 3
+RECIPE_VERSION = 4
 MAX_Z = 1000.0
 
 

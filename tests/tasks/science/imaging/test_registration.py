@@ -134,6 +134,18 @@ def test_scalp_is_what_tells_a_head_from_a_stripped_scan() -> None:
     assert not is_stripped(head, affine, mni(), np.eye(4))
 
 
+@pytest.mark.parametrize("angles", [(0, 0, 180), (180, 10, 0), (5, 180, 0), (90, 0, 0), (0, 0, -90)])
+def test_a_brain_that_lies_otherwise_than_its_affine_says_is_found_and_said(angles: tuple[float, float, float]) -> None:
+    volume, affine = small_template()
+    to_scan = posed(angles, 0.9, (10, -20, 30))
+    scan_affine = to_scan @ affine
+    found = refine(volume, scan_affine, mni(), find_head(volume, scan_affine, mni(), 0), (COARSE,), 0)
+    back = apply_affine(found.to_mni @ to_scan, brain_points())
+    assert np.linalg.norm(back - brain_points(), axis=1).mean() < 2.0
+    turn_degrees = np.degrees(Rotation.from_euler("xyz", angles, degrees=True).magnitude())
+    assert found.turn_degrees == pytest.approx(turn_degrees, abs=3)
+
+
 def test_provided_mask_survives_ringing_and_refuses_a_skull() -> None:
     volume, _ = small_template()
     template_mask = block_mean(mni().brain.astype(np.float32), mni().affine, 3.0)[0] > 0.5
