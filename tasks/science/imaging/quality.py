@@ -54,7 +54,7 @@ def quality_figures(
     Returns:
         Finite floats: `snr`, `cnr`, `brain_volume_ml` (tissue), `mask_volume_ml`, `brain_fraction` (tissue over
         mask), `registration_ncc`, `registration_correlation_ratio`, `registration_determinant`, `scale_x`, `scale_y`,
-        `scale_z`, `fov_cut_fraction`, `head_turn_degrees`: against what the affine says.
+        `scale_z`, `fov_cut_fraction`, `header_turn_degrees`: against what the affine says.
     """
     levels = tissue_levels(volume, brain, maps)
     tissue = tissue_fraction(volume, brain, levels)
@@ -76,7 +76,7 @@ def quality_figures(
         "scale_y": float(scales[1]),
         "scale_z": float(scales[2]),
         "fov_cut_fraction": cut,
-        "head_turn_degrees": registration.turn_degrees,
+        "header_turn_degrees": registration.header_turn_degrees,
     }
 
 

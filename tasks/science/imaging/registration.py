@@ -88,10 +88,15 @@ class Registration:
     overlap: float
 
     @property
-    def turn_degrees(self) -> float:
-        """By how much the head is turned against what its affine says; more than some 40 degrees is no nodding."""
+    def header_turn_degrees(self) -> float:
+        """The turn by quarters between how the affine says that the head lies and how it does: 0 but for wrong affines.
+
+        Where it is not 0, left and right can no longer be vouched for: a mirror image would have turned the same way.
+        """
         left, _, right = np.linalg.svd(self.to_mni[:3, :3])
-        return float(np.degrees(Rotation.from_matrix(left @ right).magnitude()))
+        turns = Rotation.create_group("O")
+        apart = (turns.inv() * Rotation.from_matrix(left @ right)).magnitude()
+        return float(np.degrees(turns[int(np.argmin(apart))].magnitude()).round())
 
     @property
     def to_scan(self) -> Affine:

@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from scipy.spatial.transform import Rotation
 
 from tasks.records import Recipe, ScanRejected, TemplateSpec
 from tasks.science.imaging.orientation import apply_affine
@@ -214,3 +215,34 @@ def test_real_scans_lie_on_the_template(shared_data: Path, name: str) -> None:
     assert result.quality["registration_ncc"] > least_ncc
     assert 1.0 < result.quality["registration_determinant"] < 2.0
     assert 800 < result.quality["brain_volume_ml"] < 1500
+
+
+def filled_share(result: Prepared, low_mm: tuple[float, ...], high_mm: tuple[float, ...]) -> float:
+    to_voxels = np.linalg.inv(result.affine)
+    low, high = np.rint(apply_affine(to_voxels, np.array([low_mm, high_mm]))).astype(int)
+    return float((result.volume[0][tuple(slice(*ends) for ends in zip(low, high, strict=True))] != 0).mean())
+
+
+def test_infants_whose_header_turns_them_around_face_forward(shared_data: Path) -> None:
+    name = "infant/sub-month12/anat/sub-month12_T1w.nii.gz"
+    if not (shared_data / name).is_file():
+        pytest.skip(f"{name} is absent from the real data")
+    result = prepare_scan((shared_data / name).read_bytes(), RECIPE)
+    assert result.quality["header_turn_degrees"] == 180
+    # The cerebellum is not in these scans: its place is empty, and the frontal lobe's underside across from it is not.
+    cerebellum, frontal = ((-20, -75, -25), (20, -45, -15)), ((-20, 15, -25), (20, 45, -15))
+    assert filled_share(result, *cerebellum) < 0.2
+    assert filled_share(result, *frontal) > 0.8
+
+
+@pytest.mark.parametrize("angles", [(0, 0, 180), (90, 0, 0)])
+def test_a_real_scan_with_an_edited_header_is_found_and_said(shared_data: Path, angles: tuple[float, ...]) -> None:
+    name = "ds002748/sub-06/anat/sub-06_T1w.nii.gz"
+    if not (shared_data / name).is_file():
+        pytest.skip(f"{name} is absent from the real data")
+    volume, affine = loaded((shared_data / name).read_bytes())
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_euler("xyz", angles, degrees=True).as_matrix().round()
+    result = prepare_scan(stored(volume, turn @ affine), RECIPE)
+    assert result.quality["header_turn_degrees"] == abs(max(angles, key=abs))
+    assert result.quality["registration_ncc"] > 0.45
