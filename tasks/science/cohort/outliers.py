@@ -164,32 +164,35 @@ def find_flags(
 def _beyond_limits(
     scan_ids: pd.Series, figures: pd.DataFrame, z: pd.DataFrame, limits: Mapping[str, Limit]
 ) -> list[tuple[object, ...]]:
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for name, limit in limits.items():
         if name not in figures:
             continue
-        for index, found in figures[name].astype(float).dropna().items():
+        for scan_id, found, far in zip(scan_ids, figures[name].astype(float).tolist(), z[name].tolist(), strict=True):
             for bound, broken, word in ((limit.min, "below", "least"), (limit.max, "above", "most")):
-                if bound is None or (found >= bound if word == "least" else found <= bound):
+                if bound is None or not (found < bound if word == "least" else found > bound):
                     continue
-                reason = f"{name} ({FIGURES[name].label}) is {found:.4g}, {broken} the study's limit: at {word} {bound:.4g}"
-                rows.append((scan_ids[index], name, "limit", found, bound, z.at[index, name], reason))
+                reason = (
+                    f"{name} ({FIGURES[name].label}) is {found:.4g}, {broken} the study's limit: at {word} {bound:.4g}"
+                )
+                rows.append((scan_id, name, "limit", found, bound, far, reason))
     return rows
 
 
 def _outliers(
     scan_ids: pd.Series, figures: pd.DataFrame, z: pd.DataFrame, max_robust_z: float
 ) -> list[tuple[object, ...]]:
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for name in z.columns:
-        median = float(figures[name].astype(float).median())
-        for index, far in z[name][z[name] > max_robust_z].items():
-            found = float(figures.at[index, name])
+        values = figures[name].astype(float)
+        for scan_id, found, far in zip(scan_ids, values.tolist(), z[name].tolist(), strict=True):
+            if not far > max_robust_z:
+                continue
             reason = (
                 f"{name} ({FIGURES[name].label}) is {found:.4g}, {far:.1f} robust standard deviations from what is "
-                f"usual here (cohort's median {median:.4g})"
+                f"usual here (cohort's median {values.median():.4g})"
             )
-            rows.append((scan_ids[index], name, "outlier", found, None, far, reason))
+            rows.append((scan_id, name, "outlier", found, None, far, reason))
     return rows
 
 
@@ -229,8 +232,9 @@ def rank_worst(figures: pd.DataFrame, groups: pd.Series | None = None) -> pd.Dat
         worst = z.max(axis=1).sort_values(ascending=False, kind="stable")
         order = worst.index
         names = [list(z.loc[index].dropna().sort_values(ascending=False, kind="stable").index[:3]) for index in order]
+    values = figures[judged].astype(float)
     texts = [
-        ", ".join(f"{name} {float(figures.at[index, name]):.3g}" for name in those)
+        ", ".join(f"{name} {values.at[index, name]:.3g}" for name in those)
         for index, those in zip(order, names, strict=True)
     ]
     return pd.DataFrame({"robust_z": worst.to_numpy(), "figures": texts}, index=order)

@@ -47,7 +47,7 @@ def montage_png(
         volume: Any scan or prepared volume, shape (i, j, k) or (channels, i, j, k); the affine says how it lies.
         affine: Voxel indices to RAS+ mm.
         title: Printed above, for instance the scan's id.
-        outline: Where the template's brain is, shape (i, j, k); its border is drawn, so that a wrong registration shows.
+        outline: Where the template's brain is, shape (i, j, k); its border is drawn over the slices.
         channels: Names of the channels, printed beside their rows.
 
     Returns:
@@ -100,9 +100,7 @@ def _rows(n_channels: int, names: Sequence[str]) -> list[tuple[int, list[Tile]]]
         shares = np.linspace(FIRST_SLICE, LAST_SLICE, COLUMNS)
         return [(0, [(plane, plane, float(share)) for share in shares]) for plane in PLANES]
     named = [*names, *(f"channel {number + 1}" for number in range(len(names), n_channels))]
-    inner = [
-        (plane, float(share)) for plane, count in CHANNEL_ROW for share in np.linspace(0, 1, count + 2)[1:-1]
-    ]
+    inner = [(plane, float(share)) for plane, count in CHANNEL_ROW for share in np.linspace(0, 1, count + 2)[1:-1]]
     return [(channel, [(plane, named[channel], share) for plane, share in inner]) for channel in range(n_channels)]
 
 
@@ -116,7 +114,12 @@ def _window(volume: AnyVolume) -> tuple[float, float]:
 
 
 def _tile(
-    volume: AnyVolume, border: Mask | None, steps: NDArray[np.float64], plane: str, share: float, window: tuple[float, float]
+    volume: AnyVolume,
+    border: Mask | None,
+    steps: NDArray[np.float64],
+    plane: str,
+    share: float,
+    window: tuple[float, float],
 ) -> NDArray[np.uint8]:
     axis = PLANES[plane][0]
     across, up = (other for other in range(3) if other != axis)

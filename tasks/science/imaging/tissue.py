@@ -76,7 +76,9 @@ def tissue_priors(grey: Volume, white: Volume, resolution_mm: float) -> Volume:
         CSF, grey and white matter, float32, shape (3, i, j, k); at least `PRIOR_FLOOR` each, adding up to 1.
     """
     sigma = PRIOR_BLUR_MM / resolution_mm
-    blurred = [ndimage.gaussian_filter(np.asarray(each, dtype=np.float32), sigma, truncate=3.0) for each in (grey, white)]
+    blurred = [
+        ndimage.gaussian_filter(np.asarray(each, dtype=np.float32), sigma, truncate=3.0) for each in (grey, white)
+    ]
     stacked = np.stack([1.0 - blurred[0] - blurred[1], *blurred])
     floored = PRIOR_FLOOR + (1.0 - 3 * PRIOR_FLOOR) * np.clip(stacked, 0.0, 1.0)
     return np.asarray(floored / floored.sum(axis=0), dtype=np.float32)
@@ -151,7 +153,7 @@ def _fitted(values: NDArray[np.float64], likely: NDArray[np.float64]) -> tuple[_
     means = (sure.T @ values) / sure.sum(axis=0)[:, None]
     mixture = _Mixture(means, 0.25 * np.eye(n_channels), 1.0 / box)
     prior = _class_priors(likely)
-    for iteration in range(1, ITERATIONS + 1):
+    for iteration in range(1, ITERATIONS + 1):  # noqa: B007 (returned)
         found = _maximised(values, _responsibilities(values, prior, mixture), mixture)
         moved = float(np.abs(found.means - mixture.means).max())
         mixture = found

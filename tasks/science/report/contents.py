@@ -13,7 +13,7 @@ from .notation import is_missing, metric_name
 MODEL = "model"
 MEAN_AGE = "mean age"
 MEDIAN_AGE = "median age"
-BRAIN_VOLUME = "brain volume"
+TISSUE_VOLUMES = "tissue volumes"
 RAW = "raw"
 CORRECTED = "bias-corrected"
 OVERALL_NAMES = frozenset({"overall", "all", "", "none"})
@@ -141,7 +141,7 @@ def headline(
         metrics: The report's metrics table.
         cohort: The cohort's name.
         metric: A metric in the report's spelling (`mae`, `slope`, ...).
-        predictor: `model`, `mean age` or `brain volume`.
+        predictor: `model`, `mean age` or `tissue volumes`.
         correction: `raw` or `bias-corrected`.
 
     Returns:
@@ -162,7 +162,7 @@ def headline(
 
 def predictors(metrics: pd.DataFrame) -> list[str]:
     """Name the predictors that a metrics table holds: the model first, then the baselines, the strictest first."""
-    known = (MODEL, BRAIN_VOLUME, MEDIAN_AGE, MEAN_AGE)
+    known = (MODEL, TISSUE_VOLUMES, MEDIAN_AGE, MEAN_AGE)
     names = {str(name) for name in metrics["predictor"]}
     return [name for name in known if name in names] + sorted(names - set(known))
 
