@@ -234,7 +234,7 @@ def rank_worst(figures: pd.DataFrame, groups: pd.Series | None = None) -> pd.Dat
         names = [list(z.loc[index].dropna().sort_values(ascending=False, kind="stable").index[:3]) for index in order]
     values = figures[judged].astype(float)
     texts = [
-        ", ".join(f"{name} {values.at[index, name]:.3g}" for name in those)
+        ", ".join(f"{name} {values.loc[index][name]:.3g}" for name in those)
         for index, those in zip(order, names, strict=True)
     ]
     return pd.DataFrame({"robust_z": worst.to_numpy(), "figures": texts}, index=order)

@@ -61,7 +61,7 @@ def montage_png(
     image = Image.new("P", (COLUMNS * TILE, HEADER + len(rows) * TILE), 0)
     image.putpalette(PALETTE)
     draw = ImageDraw.Draw(image)
-    draw.text((4, 3), _printable(f"{title}  (neurological: left is left)".strip()), fill=TEXT, font=_font())
+    draw.text((4, 3), printable(f"{title}  (neurological: left is left)".strip()), fill=TEXT, font=picture_font())
     windows = [_window(channel) for channel, _ in upright]
     for row, (channel, tiles) in enumerate(rows):
         for column, (plane, label, share) in enumerate(tiles):
@@ -166,16 +166,17 @@ def _label(draw: ImageDraw.ImageDraw, corner: tuple[int, int], plane: str, label
         return
     _, left, right = PLANES[plane]
     x, y = corner
-    draw.text((x + 2, y + TILE // 2 - 6), left, fill=TEXT, font=_font())
-    draw.text((x + TILE - 10, y + TILE // 2 - 6), right, fill=TEXT, font=_font())
-    draw.text((x + 2, y + TILE - 13), _printable(label), fill=TEXT, font=_font())
+    draw.text((x + 2, y + TILE // 2 - 6), left, fill=TEXT, font=picture_font())
+    draw.text((x + TILE - 10, y + TILE // 2 - 6), right, fill=TEXT, font=picture_font())
+    draw.text((x + 2, y + TILE - 13), printable(label), fill=TEXT, font=picture_font())
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The built-in font has Latin letters only; others become question marks rather than boxes of another width."""
     return text.encode("latin-1", "replace").decode("latin-1")
 
 
 @cache
-def _font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+def picture_font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """The font of every picture: Pillow's own, so that no machine's fonts alter the bytes."""
     return ImageFont.load_default(11)
