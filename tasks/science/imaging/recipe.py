@@ -28,7 +28,7 @@ from .ratio import scaled_ratio
 from .resampling import block_mean
 from .template import Template, mni, mni_digest
 
-RECIPE_VERSION = 3
+RECIPE_VERSION = 4
 MAX_Z = 1000.0
 
 

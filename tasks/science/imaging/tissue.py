@@ -19,8 +19,9 @@ from ...records import ScanRejected
 from ..arrays import AnyVolume, Mask, Volume
 
 TISSUES = ("csf", "grey", "white")
-# Voxels of two tissues: CSF with grey matter along the cortex, grey with white matter below it.
-MIXED = ((0, 1), (1, 2))
+# Voxels of two tissues: CSF with grey matter along the cortex, grey with white matter below it; and CSF with white
+# matter around the ventricles, which would pass for a rind of grey matter that grows with age.
+MIXED = ((0, 1), (1, 2), (0, 2))
 # After an affine registration a person's gyri lie some millimetres beside the template's.
 PRIOR_BLUR_MM = 2.5
 PRIOR_FLOOR = 0.02
@@ -28,7 +29,7 @@ PRIOR_FLOOR = 0.02
 OUTLIER_SHARE = 0.01
 # How often a mixed class is met where its two tissues are equally likely, relative to a pure one. Fixed, since the data
 # tell it from a wide pure class so weakly that a fit of it wanders for hundreds of rounds.
-MIXED_SHARE = 0.5
+MIXED_SHARES = (0.25, 0.25, 0.1)
 FIT_VOXELS = 30_000
 COUNTED_VOXELS = 250_000
 MIN_VOXELS = 50
@@ -173,8 +174,11 @@ def _components(mixture: _Mixture) -> tuple[NDArray[np.float64], NDArray[np.floa
 
 
 def _class_priors(likely: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How likely each pure and mixed class is, shape (n, 5), adding up to what is left beside outliers."""
-    mixed = [MIXED_SHARE * np.sqrt(likely[:, first] * likely[:, second]) for first, second in MIXED]
+    """How likely each pure and mixed class is, shape (n, 6), adding up to what is left beside outliers."""
+    mixed = [
+        share * np.sqrt(likely[:, first] * likely[:, second])
+        for (first, second), share in zip(MIXED, MIXED_SHARES, strict=True)
+    ]
     prior = np.column_stack([likely, *mixed])
     return np.asarray(prior * ((1.0 - OUTLIER_SHARE) / prior.sum(axis=1, keepdims=True)))
 
@@ -182,7 +186,7 @@ def _class_priors(likely: NDArray[np.float64]) -> NDArray[np.float64]:
 def _responsibilities(
     values: NDArray[np.float64], prior: NDArray[np.float64], mixture: _Mixture
 ) -> NDArray[np.float64]:
-    """Posterior of the five classes and, last, of being none of them, shape (n, 6)."""
+    """Posterior of pure and mixed classes and, last, of being none of them, shape (n, 7)."""
     joint = np.empty((len(values), prior.shape[1] + 1))
     for number, (mean, covariance) in enumerate(zip(*_components(mixture), strict=True)):
         joint[:, number] = prior[:, number] * _density(values - mean, covariance)

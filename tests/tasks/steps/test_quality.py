@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,8 +14,13 @@ import pytest
 from infra import layout
 from infra.storage import Store
 from infra.study import CohortSpec, QualitySpec
+from tasks.records import Recipe
 from tasks.science.cohort.outliers import FIGURES, Limit
+from tasks.steps.index import index_cohort
+from tasks.steps.progress import cohort_state
 from tasks.steps.quality import quality_exclusions, quality_table
+from tasks.steps.quality_report import judged_scans
+from tests.golden.make_prepared_phantom import GOLDEN
 
 SPEC = CohortSpec("adults", "train", "adults")
 RECIPE = "0123456789abcdef" * 4
@@ -86,8 +93,39 @@ def test_a_poor_scan_is_excluded_with_its_figure_and_stays_in_the_store(
 
 
 def test_every_figure_that_the_recipe_gives_can_be_limited() -> None:
-    import json
-
-    from tests.golden.make_prepared_phantom import GOLDEN
-
     assert set(json.loads(GOLDEN.read_text())["quality"]) <= set(FIGURES)
+
+
+def tiny_cohort(root: Path, n: int) -> None:
+    """A BIDS tree of cubes, each with bytes of its own."""
+    rows = ["participant_id\tage\tsex\tsite"]
+    for number in range(n):
+        folder = root / f"sub-{number:02d}" / "anat"
+        folder.mkdir(parents=True)
+        nib.save(
+            nib.Nifti1Image(np.full((8, 8, 8), number, np.int16), np.eye(4)), folder / f"sub-{number:02d}_T1w.nii.gz"
+        )
+        rows.append(f"sub-{number:02d}\t{20 + number}\tF\ta")
+    (root / "participants.tsv").write_text("\n".join(rows) + "\n")
+    (root / "dataset_description.json").write_text('{"Name": "cubes", "BIDSVersion": "1.9.0"}')
+
+
+def test_counts_add_up_and_thresholds_alone_move_scans(store: CountingStore, tmp_path: Path) -> None:
+    tiny_cohort(tmp_path / "adults", 12)
+    indexed = index_cohort(store, "adults", str(tmp_path / "adults"))
+    keys = indexed.select(Recipe(), {}).scans["sha256"]
+    for number, key in enumerate(keys):
+        figures = {"snr": 3.0 if number == 0 else 8.0 + number / 10}
+        store.write(layout.prepared_volume(RECIPE, key), b"")
+        store.write_json(layout.prepared_sidecar(RECIPE, key), {"quality": figures})
+    lenient, strict = (
+        cohort_state(store, SPEC, indexed, Recipe(), RECIPE, quality)
+        for quality in (QualitySpec(), QualitySpec(limits={"snr": Limit(min=5)}))
+    )
+    assert lenient.counts == {"indexed": 12, "unused": 0, "prepared": 12, "excluded": 0, "missing": 0}
+    assert strict.counts == {"indexed": 12, "unused": 0, "prepared": 11, "excluded": 1, "missing": 0}
+    assert strict.rows_digest != lenient.rows_digest
+    assert (
+        strict.excluded[0].reason == "snr (signal to noise in white matter) is 3, below the study's limit: at least 5"
+    )
+    assert list(judged_scans(strict)["scan_id"]) == list(lenient.prepared["scan_id"])
