@@ -26,7 +26,6 @@ from tasks.steps.progress import CohortState, predictions_key, validation_key
 from tasks.steps.quality import quality_table
 
 
-
 @task(task_run_name="score", cache_policy=NO_CACHE)
 def score_cohorts(
     settings: Settings,

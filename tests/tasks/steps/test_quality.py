@@ -17,7 +17,7 @@ from infra.study import CohortSpec, QualitySpec
 from tasks.records import Recipe
 from tasks.science.cohort.outliers import FIGURES, Limit
 from tasks.steps.index import index_cohort
-from tasks.steps.progress import cohort_state
+from tasks.steps.progress import cohort_state, finished_scans
 from tasks.steps.quality import quality_exclusions, quality_table
 from tasks.steps.quality_report import judged_scans
 from tests.golden.make_prepared_phantom import GOLDEN
@@ -119,7 +119,7 @@ def test_counts_add_up_and_thresholds_alone_move_scans(store: CountingStore, tmp
         store.write(layout.prepared_volume(RECIPE, key), b"")
         store.write_json(layout.prepared_sidecar(RECIPE, key), {"quality": figures})
     lenient, strict = (
-        cohort_state(store, SPEC, indexed, Recipe(), RECIPE, quality)
+        cohort_state(store, SPEC, indexed, Recipe(), finished_scans(store, RECIPE), quality)
         for quality in (QualitySpec(), QualitySpec(limits={"snr": Limit(min=5)}))
     )
     assert lenient.counts == {"indexed": 12, "unused": 0, "prepared": 12, "excluded": 0, "missing": 0}

@@ -86,14 +86,18 @@ def test_fractions_add_up(heads: Heads) -> None:
         assert found["brain_fraction"] == pytest.approx(1 - found["csf_fraction"])
 
 
-@pytest.mark.parametrize("levels", [(0.2, 0.65, 1.0), (2.0, 0.9, 0.6), (0.3, 1.0, 0.85)], ids=["T1w", "T2w", "FLAIR"])
+@pytest.mark.parametrize(
+    ("levels", "error"),
+    [((0.2, 0.65, 1.0), 0.02), ((2.0, 0.9, 0.6), 0.02), ((0.3, 1.0, 0.85), 0.045)],
+    ids=["T1w", "T2w", "FLAIR"],
+)
 def test_any_contrast_gives_the_template_its_own_tissues(
     maps: TemplateMaps, levels: tuple[float, float, float], error: float
 ) -> None:
     tissues = person(maps)
     fit = fit_tissues(drawn(tissues, levels, 0.04), maps.brain, maps.priors(RESOLUTION_MM))
     assert fit.voxels / fit.voxels.sum() == pytest.approx(tissues[:, maps.brain].mean(axis=1), abs=error)
-    assert fit.levels[:, 0] == pytest.approx(levels, abs=0.15 * np.ptp(levels))
+    assert fit.levels[1:, 0] == pytest.approx(levels[1:], abs=0.05 * np.ptp(levels))
 
 
 def test_gain_and_offset_change_nothing_and_equal_input_gives_equal_bytes(maps: TemplateMaps) -> None:
