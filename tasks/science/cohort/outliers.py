@@ -69,6 +69,19 @@ FIGURES: dict[str, QualityFigure] = {
     "white_fraction": QualityFigure("white matter in the brain mask", "either", "anatomy", 0.005),
     "csf_fraction": QualityFigure("cerebrospinal fluid in the brain mask", "either", "anatomy", 0.005),
     "no_tissue_fraction": QualityFigure("brain mask that looks like no tissue", "high", "image", 0.002),
+    "ratio_median": QualityFigure("median T1w/T2w ratio", "either", "anatomy", 0.02),
+    "ratio_defined": QualityFigure("brain where the ratio is defined", "low", "image", 0.01),
+    # One or the other for all of a study; a mixture is told by the limit, not by how far it lies from the median.
+    "ratio_calibrated": QualityFigure("ratio is calibrated", "low", "image", 1.0),
+    **{
+        f"{contrast}_{name}": figure
+        for contrast in ("T1w", "T2w", "FLAIR")
+        for name, figure in {
+            "alignment": QualityFigure(f"{contrast} explained by the reference image", "low", "registration", 0.01),
+            "moved_mm": QualityFigure(f"{contrast} moved to the reference image, mm", "high", "registration", 0.5),
+            "nonfinite_fraction": QualityFigure(f"{contrast} voxels that are not finite", "high", "image", 0.001),
+        }.items()
+    },
 }
 
 
