@@ -146,12 +146,17 @@ def _standardised(
     return centre, scale, (clipped - centre) / scale
 
 
+def _sums(weights: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weighted sums over voxels, `weightsᵀ values`: a BLAS would round by how many threads a worker has."""
+    return np.asarray(np.einsum("nk,nc->kc", weights, values))
+
+
 def _fitted(values: NDArray[np.float64], likely: NDArray[np.float64]) -> tuple[_Mixture, int]:
     # Where the template is surest, the classes are purest: a good start, whatever the contrast.
     sure = likely**4
     n_channels = values.shape[1]
     box = float(np.prod(values.max(axis=0) - values.min(axis=0)))
-    means = (sure.T @ values) / sure.sum(axis=0)[:, None]
+    means = _sums(sure, values) / sure.sum(axis=0)[:, None]
     mixture = _Mixture(means, 0.25 * np.eye(n_channels), 1.0 / box)
     prior = _class_priors(likely)
     for iteration in range(1, ITERATIONS + 1):  # noqa: B007 (returned)
@@ -195,7 +200,7 @@ def _responsibilities(
 
 
 def _density(away: NDArray[np.float64], covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-    whitened = away @ np.linalg.inv(np.linalg.cholesky(covariance)).T
+    whitened = np.einsum("ni,ji->nj", away, np.linalg.inv(np.linalg.cholesky(covariance)))
     norm = np.sqrt((2 * np.pi) ** len(covariance) * np.linalg.det(covariance))
     return np.asarray(np.exp(-0.5 * np.einsum("ij,ij->i", whitened, whitened)) / norm)
 
@@ -207,11 +212,11 @@ def _maximised(values: NDArray[np.float64], posterior: NDArray[np.float64], mixt
     """
     pure = posterior[:, :3]
     weight = np.maximum(pure.sum(axis=0), 1e-9)
-    means = (pure.T @ values) / weight[:, None]
+    means = _sums(pure, values) / weight[:, None]
     covariance = VARIANCE_FLOOR * np.eye(values.shape[1])
     for tissue in range(3):
         away = values - means[tissue]
-        covariance += (away * pure[:, tissue, None]).T @ away / weight.sum()
+        covariance += _sums(away * pure[:, tissue, None], away) / weight.sum()
     return _Mixture(means, covariance, mixture.outlier_density)
 
 
@@ -225,8 +230,8 @@ def _parts(
         mixed = posterior[:, 3 + number]
         apart = mixture.means[second] - mixture.means[first]
         direction = np.linalg.solve(mixture.covariance, apart)
-        share = np.clip((values - mixture.means[first]) @ direction / (apart @ direction), 0.0, 1.0)
+        share = np.clip(np.einsum("ni,i->n", values - mixture.means[first], direction) / (apart @ direction), 0.0, 1.0)
         parts[first] += (mixed * (1.0 - share)).sum()
         parts[second] += (mixed * share).sum()
     outlier = posterior[:, -1]
-    return parts + outlier @ likely, float(outlier.mean())
+    return parts + _sums(outlier[:, None], likely)[0], float(outlier.mean())
