@@ -13,6 +13,7 @@ from infra import layout
 from infra.clusters import connect
 from infra.preflight import demands_of, fit_workers
 from tasks.steps.preprocess import SLICE_SCANS, prepare_slice, slices
+from tasks.steps.quality import quality_table
 
 # Two slices at a time, so that the end of one does not leave workers idle.
 SLICES_AT_A_TIME = 2
@@ -73,7 +74,11 @@ def preprocess(
                 key = workspace.recipe_key
                 futures.append(prepare_slice.submit(client, workspace.store, part, recipe, key, label, advance))
             results = [future.result() for future in futures]
-    return _summary(results)
+    counts = _summary(results)
+    # Once, beside hours of computing, so that later stages read one object per cohort rather than every sidecar.
+    for state in workspace.stored_states():
+        quality_table(workspace.store, state.spec.name, state.indexed.root, state.recipe_key, state.prepared["sha256"])
+    return counts
 
 
 def _summary(results: list[dict[str, Any]]) -> dict[str, int]:

@@ -54,5 +54,6 @@ def validate(study_path: str) -> dict[str, str]:
         score_cohorts(workspace.settings, workspace.store, record["fit_key"], registered, scored, bar)
     key = layout.validation(validation_key(workspace.study, record["fit_key"], scored))
     if not workspace.store.exists(key):
-        validate_model(workspace.study, workspace.store, record["fit_key"], scored)
+        training = [state for state in states if state.spec.role == "train"]
+        validate_model(workspace.study, workspace.store, record["fit_key"], scored, training)
     return {"metrics": workspace.store.uri(key)}

@@ -60,7 +60,7 @@ class Workspace:
     def _states(self, indexed: list[IndexedCohort]) -> list[CohortState]:
         finished = finished_scans(self.store, self.recipe_key)
         return [
-            cohort_state(self.store, spec, cohort, self.study.recipe, finished)
+            cohort_state(self.store, spec, cohort, self.study.recipe, finished, self.study.quality)
             for spec, cohort in zip(self.study.cohorts, indexed, strict=True)
         ]
 

@@ -49,6 +49,16 @@ def preflight_probe() -> str:
     return "preflight/probe.txt"
 
 
+def montage(recipe_digest: str, key: str) -> str:
+    """The picture of a prepared scan; in a folder of its own, so that the listing of prepared scans stays short."""
+    return f"montages/{recipe_digest[:KEY_LENGTH]}/{key}.png"
+
+
+def quality_table(recipe_digest: str, cohort: str, root: str) -> str:
+    """Quality figures of a cohort's prepared scans in one object, since ten thousand sidecars take minutes to read."""
+    return f"quality/{recipe_digest[:KEY_LENGTH]}/{cohort_folder(cohort, root).removeprefix('cohorts/')}.parquet"
+
+
 def splits(study: str, key: str) -> str:
     """The persistent parts of a study's training cohort."""
     return f"studies/{study}/splits-{key[:KEY_LENGTH]}.parquet"

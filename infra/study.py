@@ -8,7 +8,7 @@ import re
 import tomllib
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, get_args, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -22,6 +22,7 @@ from tasks.records import (
     TrainingSpec,
     digest,
 )
+from tasks.science.cohort.outliers import Limit, unknown_figures
 from tasks.science.statistics.declaration import check_spec
 
 SAFE_SPACE = re.compile(r"[A-Za-z0-9]{1,64}")
@@ -80,6 +81,32 @@ class ValidationSpec:
 
 
 @dataclass(frozen=True)
+class QualitySpec:
+    """Which prepared scans are good enough. No part of the recipe: changing it recomputes no scan.
+
+    Attributes:
+        max_robust_z: Robust standard deviations from what is usual at a scan's site beyond which it is an outlier.
+        limits: Quality figure → lowest (`min`) and highest (`max`) value that the study accepts.
+        on_limit: `exclude` or `flag` a scan beyond a limit.
+        on_outlier: `exclude` or `flag` an outlier. Outlying anatomy never excludes: it may be the disease.
+        site: Column of the clinical table that names the scanner; scans are compared within it.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
+
+    max_robust_z: float = 4.0
+    limits: dict[str, Limit] = field(default_factory=dict)
+    on_limit: Literal["exclude", "flag"] = "exclude"
+    on_outlier: Literal["exclude", "flag"] = "flag"
+    site: str = "site"
+
+    @property
+    def can_exclude(self) -> bool:
+        """Whether any figure can exclude a scan: if not, nobody has to read figures to know what is prepared."""
+        return self.on_outlier == "exclude" or (self.on_limit == "exclude" and bool(self.limits))
+
+
+@dataclass(frozen=True)
 class Study:
     """A whole study. Each step receives only the parts that it uses, so a changed part redoes only its own steps.
 
@@ -92,6 +119,7 @@ class Study:
         splits: Parts of the training cohort.
         seeds: One ensemble member is trained per seed.
         validation: Bootstrap of the external metrics.
+        quality: Which prepared scans are good enough.
         associations: Declared models of brain-PAD.
         excluded_tolerance: Share of excluded scans above which the command line ends with exit code 3.
         registered_model: Name in the MLflow registry.
@@ -107,6 +135,7 @@ class Study:
     splits: SplitSpec = field(default_factory=SplitSpec)
     seeds: tuple[int, ...] = (0,)
     validation: ValidationSpec = field(default_factory=ValidationSpec)
+    quality: QualitySpec = field(default_factory=QualitySpec)
     associations: tuple[AssociationSpec, ...] = ()
     excluded_tolerance: float = 0.1
     registered_model: str = "brain-age"
@@ -175,7 +204,9 @@ def _valid_keys(location: tuple[str | int, ...]) -> list[str]:
     for part in location:
         if isinstance(part, int) or not is_dataclass(kind):
             continue
-        hint = get_type_hints(kind)[str(part)]
+        hint = get_type_hints(kind).get(str(part))
+        if hint is None:  # A key of the user's own, as a figure's name in `quality.limits`.
+            continue
         kind = next((arg for arg in get_args(hint) if is_dataclass(arg)), hint)
     return [f.name for f in fields(kind)] if is_dataclass(kind) else []
 
@@ -206,6 +237,14 @@ def _check_consistency(study: Study, source: str) -> None:
         problems += [f"association {spec.name!r} names cohort {n!r}; there are: {', '.join(names)}" for n in unknown]
         trained = {c.name for c in study.cohorts_of("train")} & set(spec.cohorts)
         problems += [f"association {spec.name!r} uses {n!r}, which the model was trained on" for n in trained]
+    problems += [f"quality.limits: {problem}" for problem in unknown_figures(study.quality.limits)]
+    for name, limit in study.quality.limits.items():
+        if limit.min is None and limit.max is None:
+            problems.append(f"quality.limits.{name} has neither min nor max; give one")
+        elif limit.min is not None and limit.max is not None and limit.min > limit.max:
+            problems.append(f"quality.limits.{name}: min {limit.min:g} is above max {limit.max:g}")
+    if not study.quality.max_robust_z > 0:
+        problems.append(f"quality.max_robust_z is {study.quality.max_robust_z:g}; it must be above 0")
     if not study.seeds or len(set(study.seeds)) < len(study.seeds):
         problems.append("seeds must hold at least one seed, each once")
     if problems:

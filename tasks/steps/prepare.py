@@ -13,7 +13,7 @@ from infra import layout
 from infra.storage import Store, read_uri
 from infra.templates import load_template
 from tasks.records import Excluded, ImageRef, PreparedScan, Recipe, ScanRef, ScanRejected
-from tasks.science.imaging.recipe import prepare_scan, recipe_digest
+from tasks.science.imaging.recipe import prepare_scan, prepared_montage, recipe_digest
 
 
 class SourceChanged(OSError):
@@ -60,6 +60,7 @@ def prepare_one(store_url: str, cache: str, scan: ScanRef, recipe: Recipe, recip
     buffer = io.BytesIO()
     np.save(buffer, prepared.volume, allow_pickle=False)
     store.write(layout.prepared_volume(recipe_key, scan.key), buffer.getvalue())
+    store.write(layout.montage(recipe_key, scan.key), prepared_montage(prepared, scan.scan_id, recipe, template))
     sources = [{"modality": image.modality, "sha256": image.sha256} for image in scan.images]
     store.write_json(layout.prepared_sidecar(recipe_key, scan.key), {**prepared.sidecar, "sources": sources})
     return PreparedScan(scan.scan_id, scan.key, layout.prepared_volume(recipe_key, scan.key), prepared.quality)

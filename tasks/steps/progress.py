@@ -11,11 +11,12 @@ import pandas as pd
 from infra import layout
 from infra.settings import Settings
 from infra.storage import Store
-from infra.study import CohortSpec, Study
+from infra.study import CohortSpec, QualitySpec, Study
 from tasks.records import Excluded, Recipe, ScanRef, digest
 from tasks.science.cohort.selection import SUPERSEDED, Selection
 from tasks.steps.exclusions import read_exclusions
 from tasks.steps.index import IndexedCohort, selection_exclusions
+from tasks.steps.quality import quality_exclusions
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,14 @@ def finished_scans(store: Store, recipe_key: str) -> Finished:
 
 
 def cohort_state(
-    store: Store, spec: CohortSpec, indexed: IndexedCohort, recipe: Recipe, finished: Finished
+    store: Store,
+    spec: CohortSpec,
+    indexed: IndexedCohort,
+    recipe: Recipe,
+    finished: Finished,
+    quality: QualitySpec,
 ) -> CohortState:
-    """Compare a cohort's index with what the store holds of it."""
+    """Compare a cohort's index with what the store holds of it, and with the study's thresholds."""
     selection = indexed.select(recipe, spec.select)
     recipe_key, names = finished.recipe_key, finished.marks
     shas = selection.scans["sha256"]
@@ -89,13 +95,16 @@ def cohort_state(
         Excluded(scan_id, sha, said[sha]["stage"], said[sha]["reason"])
         for scan_id, sha in zip(refused["scan_id"], refused["sha256"], strict=True)
     ]
+    prepared = selection.scans[is_prepared].reset_index(drop=True)
+    poor = quality_exclusions(store, spec, indexed.root, recipe_key, prepared, quality)
+    is_poor = prepared["scan_id"].isin([item.scan_id for item in poor])
     return CohortState(
         spec=spec,
         indexed=indexed,
         selection=selection,
         recipe_key=recipe_key,
-        excluded=(*selection_exclusions(selection), *exclusions),
-        prepared=selection.scans[is_prepared].reset_index(drop=True),
+        excluded=(*selection_exclusions(selection), *exclusions, *poor),
+        prepared=prepared[~is_poor].reset_index(drop=True),
         missing=tuple(indexed.scan_refs(selection.scans[~is_prepared & ~is_excluded])),
     )
 
@@ -116,7 +125,7 @@ def predictions_key(fit_key: str, state: CohortState) -> str:
 def validation_key(study: Study, fit_key: str, states: list[CohortState]) -> str:
     """Names the metrics of the external and clinical cohorts."""
     inputs = [[state.spec.name, predictions_key(fit_key, state), state.clinical_digest] for state in states]
-    return digest(["validation", 1, asdict(study.validation), inputs])
+    return digest(["validation", 2, asdict(study.validation), inputs])
 
 
 def association_key(fit_key: str, spec: object, states: list[CohortState]) -> str:

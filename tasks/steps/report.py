@@ -19,15 +19,13 @@ from infra.settings import Settings
 from infra.storage import Store, replace_file
 from infra.study import Study
 from tasks.records import digest
-from tasks.science.imaging.grid import study_grid
-from tasks.science.imaging.montage import montage_png
-from tasks.science.imaging.template import mni
 from tasks.science.report.cautions import find_cautions
 from tasks.science.report.contents import ReportContents
 from tasks.science.report.page import render_report
 from tasks.science.statistics.formula import parse
 from tasks.steps.associate import association_table
 from tasks.steps.progress import CohortState, association_key, validation_key
+from tasks.steps.quality_report import contact_sheets, quality_figures, quality_flags
 from tasks.steps.train import member_key
 from tasks.steps.validate import joined, predictions_of
 
@@ -53,7 +51,7 @@ def report_key(study: Study, fit_key: str, registered: dict[str, Any], states: l
         for spec in study.associations
     ]
     model = [registered["uri"], registered["run_id"]]
-    return digest(["report", 1, study.digest(), fit_key, model, parts, validation_key(study, fit_key, scored), specs])
+    return digest(["report", 2, study.digest(), fit_key, model, parts, validation_key(study, fit_key, scored), specs])
 
 
 @task(task_run_name="report", cache_policy=NO_CACHE)
@@ -119,7 +117,10 @@ def gather(
         predictions=table,
         associations=association_table(store, fit_key, study.associations, scored),
         group_column=_group_column(study, table),
-        montages=_examples(study, store, scored or states),
+        montages=_examples(store, scored or states),
+        quality=quality_figures(store, states),
+        flags=quality_flags(study, store, states),
+        sheets=contact_sheets(study, store, states),
         provenance=_provenance(study, store, record, registered, states),
     )
 
@@ -152,18 +153,15 @@ def _group_column(study: Study, table: pd.DataFrame) -> str | None:
     return None
 
 
-def _examples(study: Study, store: Store, states: list[CohortState]) -> tuple[tuple[str, bytes], ...]:
+def _examples(store: Store, states: list[CohortState]) -> tuple[tuple[str, bytes], ...]:
     scans = pd.concat([state.prepared for state in states], ignore_index=True).sort_values("age_years")
     if scans.empty:
         return ()
     chosen = scans.iloc[np.unique(np.linspace(0, len(scans) - 1, EXAMPLES).round().astype(int))]
-    _, affine = study_grid(study.recipe, mni())
     pictures = []
     for row in chosen.to_dict("records"):
-        path = store.local_path(layout.prepared_volume(states[0].recipe_key, str(row["sha256"])))
-        volume = np.load(path, allow_pickle=False)[0].astype(np.float32)
-        label = f"{row['scan_id']}, {row['age_years']:.0f} years"
-        pictures.append((label, montage_png(volume, affine)))
+        png = store.read(layout.montage(states[0].recipe_key, str(row["sha256"])))
+        pictures.append((f"{row['scan_id']}, {row['age_years']:.0f} years", png))
     return tuple(pictures)
 
 

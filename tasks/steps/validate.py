@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +13,17 @@ from infra import layout, registry, tracking
 from infra.settings import Settings
 from infra.storage import Store
 from infra.study import AGE_BAND, Study
-from tasks.science.statistics.baselines import fit_mean_age, fit_volume_baseline, predict_constant, predict_volume
+from tasks.science.statistics.baselines import (
+    VOLUME_COLUMNS,
+    fit_mean_age,
+    fit_volume_baseline,
+    predict_constant,
+    predict_volume,
+)
 from tasks.science.statistics.bootstrap import metric_table
 from tasks.science.statistics.comparison import paired_mae_difference
 from tasks.steps.progress import CohortState, predictions_key, validation_key
-
-VOLUME_FIGURES = ("brain_volume_ml", "brain_fraction")
+from tasks.steps.quality import quality_table
 
 
 @task(task_run_name="score", cache_policy=NO_CACHE)
@@ -73,24 +77,41 @@ def joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
     return stacked.reindex(columns=list(dict.fromkeys(name for table in tables for name in table.columns)))
 
 
-def volume_figures(store: Store, recipe_key: str, scans: pd.DataFrame) -> pd.DataFrame:
-    """Brain volume and parenchymal fraction of prepared scans, from their sidecars; on the scans' index."""
-    texts = store.read_many([layout.prepared_sidecar(recipe_key, str(sha)) for sha in scans["sha256"]])
-    figures = [json.loads(text)["quality"] for text in texts]
-    return pd.DataFrame([{name: f[name] for name in VOLUME_FIGURES} for f in figures], index=scans.index)
+def volume_figures(store: Store, states: list[CohortState], scans: pd.DataFrame) -> pd.DataFrame:
+    """Tissue volumes of prepared scans of the given cohorts; on the scans' index."""
+    tables = [
+        quality_table(store, state.spec.name, state.indexed.root, state.recipe_key, state.prepared["sha256"]).set_index(
+            state.prepared["sha256"]
+        )
+        for state in states
+        if len(state.prepared)
+    ]
+    known = pd.concat([table[list(VOLUME_COLUMNS)] for table in tables])
+    # Cohorts may share scans, whose figures are the same.
+    known = known[~known.index.duplicated()]
+    return known.loc[scans["sha256"]].set_axis(scans.index)
 
 
 @task(task_run_name="validate", cache_policy=NO_CACHE)
-def validate_model(study: Study, store: Store, fit_key: str, states: list[CohortState]) -> pd.DataFrame:
+def validate_model(
+    study: Study, store: Store, fit_key: str, states: list[CohortState], training: list[CohortState]
+) -> pd.DataFrame:
     """Measure the model on every external and clinical cohort beside two baselines that know no network.
 
+    Args:
+        study: The study.
+        store: Where predictions and figures lie.
+        fit_key: Names the model.
+        states: External and clinical cohorts.
+        training: The cohorts that it was trained on; baselines are fitted on its training scans alone.
+
     Returns:
-        One row per cohort, predictor (`model`, `mean age`, `brain volume`), correction (`raw`, `bias-corrected`),
+        One row per cohort, predictor (`model`, `mean age`, `tissue volumes`), correction (`raw`, `bias-corrected`),
         group, level and metric.
     """
     rows = store.read_table(f"{layout.fit_folder(fit_key)}/rows.parquet")
     trained = rows[rows["split"] == "train"].reset_index(drop=True)
-    figures = volume_figures(store, states[0].recipe_key, trained)
+    figures = volume_figures(store, training, trained)
     mean_age = fit_mean_age(trained["age_years"].to_numpy())
     volume = fit_volume_baseline(figures.assign(age_years=trained["age_years"])) if len(trained) > 3 else None
     tables = []
@@ -104,9 +125,7 @@ def validate_model(study: Study, store: Store, fit_key: str, states: list[Cohort
             by_predictor["model", "bias-corrected"] = scored["corrected_age_years"].to_numpy()
         by_predictor["mean age", "raw"] = predict_constant(mean_age, len(scored))
         if volume is not None:
-            by_predictor["brain volume", "raw"] = predict_volume(
-                volume, volume_figures(store, state.recipe_key, scored)
-            )
+            by_predictor["tissue volumes", "raw"] = predict_volume(volume, volume_figures(store, [state], scored))
         for (predictor, correction), predicted in by_predictor.items():
             table = _metrics(study, scored.assign(predicted_age_years=predicted))
             if predictor != "model":

@@ -26,6 +26,8 @@ def study_with(**changes: object) -> dict[str, object]:
         ({"cohorts": [{"name": "a", "role": "train", "root": "a", "selct": {}}]}, "did you mean 'select'?"),
         ({"splits": {"trian": 1.0}}, "did you mean 'train'?"),
         ({"network": {"zzzz": 1}}, "valid keys: name, channels"),
+        ({"quality": {"max_robust": 3.0}}, "did you mean 'max_robust_z'?"),
+        ({"quality": {"limits": {"snr": {"mim": 3.0}}}}, "did you mean 'min'?"),
     ],
 )
 def test_unknown_keys_are_answered_with_the_nearest(typo: dict[str, object], hint: str) -> None:
@@ -43,6 +45,10 @@ def test_unknown_keys_are_answered_with_the_nearest(typo: dict[str, object], hin
         ({"associations": [{"name": "x", "formula": "a ~ b", "cohorts": ["healthy"]}]}, "trained on"),
         ({"associations": [{"name": "x", "formula": "a ~ __import__('os')", "cohorts": ["ms"]}]}, "__import__"),
         ({"seeds": [1, 1]}, "seeds"),
+        ({"quality": {"limits": {"srn": {"min": 5.0}}}}, "no quality figure is called 'srn'; did you mean 'snr'?"),
+        ({"quality": {"limits": {"snr": {}}}}, "quality.limits.snr has neither min nor max"),
+        ({"quality": {"limits": {"snr": {"min": 5.0, "max": 1.0}}}}, "min 5 is above max 1"),
+        ({"quality": {"max_robust_z": 0.0}}, "must be above 0"),
     ],
 )
 def test_contradictions_are_refused(changes: dict[str, object], said: str) -> None:
@@ -88,3 +94,13 @@ def test_relative_roots_are_below_the_data_folder() -> None:
     assert resolve_root("a", "s3://bucket/raw/") == "s3://bucket/raw/a"
     assert resolve_root(".", "/data") == "/data"
     assert resolve_root("/else/where", "/data") == "/else/where"
+
+
+def test_quality_thresholds_are_no_part_of_the_recipe() -> None:
+    """A changed threshold recomputes no scan."""
+    plain = parse_study(study_with())
+    limited = parse_study(study_with(quality={"limits": {"snr": {"min": 5.0}}, "on_outlier": "exclude"}))
+    assert not plain.quality.can_exclude
+    assert limited.quality.can_exclude
+    assert plain.recipe == limited.recipe
+    assert plain.digest() != limited.digest()

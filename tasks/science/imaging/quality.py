@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from ..arrays import Affine, Mask, Volume
 from .orientation import apply_affine
 from .registration import Registration
 from .template import Template
+from .tissue import TissueFit, fit_tissues, tissue_priors
 
 DETERMINANT_RANGE = (0.5, 4.0)  # Adults have 1.0 to 1.9, newborns up to 3.4.
 # At 2 mm the lowest of 30 adults' T1w had 0.52 and of 3 infants' 0.29; noise, a body's cylinder and raw heads turned
@@ -18,13 +19,12 @@ DETERMINANT_RANGE = (0.5, 4.0)  # Adults have 1.0 to 1.9, newborns up to 3.4.
 # The correlation with the template is no such measure: in infants grey and white matter swap their order.
 MIN_CORRELATION_RATIO = 0.25
 MAX_FOV_CUT = 0.30
-CLASS_ITERATIONS = 12
 POINT_STEP_VOXELS = 4
 SURE = 0.6
 ROBUST_SIGMA = 1.4826
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TemplateMaps:
     """The template on the study's grid: T1w, grey and white matter (0 to 1), float32, and the brain mask."""
 
@@ -32,10 +32,17 @@ class TemplateMaps:
     grey: Volume
     white: Volume
     brain: Mask
+    _priors: dict[float, Volume] = field(default_factory=dict, repr=False)
+
+    def priors(self, resolution_mm: float) -> Volume:
+        """How likely CSF, grey and white matter are, shape (3, i, j, k); computed once per process."""
+        if resolution_mm not in self._priors:
+            self._priors[resolution_mm] = tissue_priors(self.grey, self.white, resolution_mm)
+        return self._priors[resolution_mm]
 
 
 def quality_figures(
-    volume: Volume, brain: Mask, maps: TemplateMaps, resolution_mm: float, registration: Registration, cut: float
+    images: Volume, brain: Mask, maps: TemplateMaps, resolution_mm: float, registration: Registration, cut: float
 ) -> dict[str, float]:
     """Describe a scan on the study's grid in numbers that an outlier shows up in.
 
@@ -44,7 +51,8 @@ def quality_figures(
     affine's determinant is divided out.
 
     Args:
-        volume: Bias-corrected intensities, not yet scaled, shape (i, j, k).
+        images: Bias-corrected intensities, not yet scaled, shape (i, j, k); or (images, i, j, k) for several of one
+            session, the registered one first: tissues are told apart by all of them.
         brain: True inside the brain.
         maps: The template on the same grid.
         resolution_mm: Of the grid.
@@ -52,23 +60,24 @@ def quality_figures(
         cut: Part of the template's brain outside the scan's field of view.
 
     Returns:
-        Finite floats: `snr`, `cnr`, `brain_volume_ml` (tissue), `mask_volume_ml`, `brain_fraction` (tissue over
-        mask), `registration_ncc`, `registration_correlation_ratio`, `registration_determinant`, `scale_x`, `scale_y`,
-        `scale_z`, `fov_cut_fraction`, `header_turn_degrees`: against what the affine says.
+        Finite floats: `snr`, `cnr`; `grey_ml`, `white_ml`, `csf_ml` and, over their sum, `grey_fraction`,
+        `white_fraction`, `csf_fraction`; `no_tissue_fraction` of the mask; `brain_volume_ml` (grey and white),
+        `mask_volume_ml`, `brain_fraction` (tissue over mask), `registration_ncc`, `registration_correlation_ratio`,
+        `registration_determinant`, `scale_x`, `scale_y`, `scale_z`, `fov_cut_fraction`, and `header_turn_degrees`,
+        against what the affine says.
+
+    Raises:
+        ScanRejected: The brain is empty or has no contrast.
     """
-    levels = tissue_levels(volume, brain, maps)
-    tissue = tissue_fraction(volume, brain, levels)
+    volume = images if images.ndim == 3 else images[0]
+    fit = fit_tissues(images, brain, maps.priors(resolution_mm))
     determinant = float(np.linalg.det(registration.to_mni[:3, :3]))
     voxel_ml = resolution_mm**3 / determinant / 1000.0
-    grey_noise, white_noise = (_spread(volume[brain & (tissue_map > SURE)]) for tissue_map in (maps.grey, maps.white))
-    noise = max(float(np.hypot(grey_noise, white_noise) / np.sqrt(2)), 1e-6 * abs(levels[2]), 1e-12)
     scales = np.sqrt((registration.to_mni[:3, :3] ** 2).sum(axis=1))
     return {
-        "snr": float(abs(levels[2]) / max(white_noise, noise * 1e-3)),
-        "cnr": float(abs(levels[2] - levels[1]) / noise),
-        "brain_volume_ml": float(tissue.sum() * voxel_ml),
+        **_noise_figures(volume, brain, maps, fit),
+        **_tissue_figures(fit, voxel_ml),
         "mask_volume_ml": float(brain.sum() * voxel_ml),
-        "brain_fraction": float(tissue.sum() / max(int(brain.sum()), 1)),
         "registration_ncc": correlation(volume, maps.t1, brain & maps.brain),
         "registration_correlation_ratio": registration.correlation_ratio,
         "registration_determinant": determinant,
@@ -77,6 +86,29 @@ def quality_figures(
         "scale_z": float(scales[2]),
         "fov_cut_fraction": cut,
         "header_turn_degrees": registration.header_turn_degrees,
+    }
+
+
+def _noise_figures(volume: Volume, brain: Mask, maps: TemplateMaps, fit: TissueFit) -> dict[str, float]:
+    _, grey, white = (float(level) for level in fit.levels[:, 0])
+    grey_noise, white_noise = (_spread(volume[brain & (tissue_map > SURE)]) for tissue_map in (maps.grey, maps.white))
+    noise = max(float(np.hypot(grey_noise, white_noise) / np.sqrt(2)), 1e-6 * abs(white), 1e-12)
+    return {"snr": float(abs(white) / max(white_noise, noise * 1e-3)), "cnr": float(abs(white - grey) / noise)}
+
+
+def _tissue_figures(fit: TissueFit, voxel_ml: float) -> dict[str, float]:
+    total = float(fit.voxels.sum())
+    csf, grey, white = (float(count) for count in fit.voxels)
+    return {
+        "grey_ml": grey * voxel_ml,
+        "white_ml": white * voxel_ml,
+        "csf_ml": csf * voxel_ml,
+        "grey_fraction": grey / total,
+        "white_fraction": white / total,
+        "csf_fraction": csf / total,
+        "no_tissue_fraction": fit.outlier_fraction,
+        "brain_volume_ml": (grey + white) * voxel_ml,
+        "brain_fraction": (grey + white) / total,
     }
 
 
@@ -122,51 +154,6 @@ def fov_cut_fraction(shape: tuple[int, int, int], affine: Affine, template: Temp
     voxels = apply_affine(np.linalg.inv(to_mni @ affine), points)
     inside = ((voxels >= -0.5) & (voxels <= np.array(shape) - 0.5)).all(axis=1)
     return 1.0 - float(inside.mean())
-
-
-def tissue_levels(volume: Volume, brain: Mask, maps: TemplateMaps) -> tuple[float, float, float]:
-    """Find the intensities of CSF, grey and white matter by clustering, whatever the contrast.
-
-    The template says where each tissue is likely, which names the clusters: nothing assumes that CSF is dark.
-
-    Args:
-        volume: Bias-corrected intensities, shape (i, j, k).
-        brain: True inside the brain.
-        maps: The template on the same grid.
-
-    Returns:
-        Levels of CSF, grey and white matter, in the volume's units.
-    """
-    csf = 1.0 - maps.grey - maps.white
-    values = np.clip(volume[brain], *np.percentile(volume[brain], (0.5, 99.5))).astype(np.float64)
-    levels = np.empty(3)
-    for which, likely in enumerate((csf, maps.grey, maps.white)):
-        weights = np.clip(likely[brain], 0, 1).astype(np.float64) ** 4
-        levels[which] = (weights * values).sum() / max(weights.sum(), 1e-9)
-    for _ in range(CLASS_ITERATIONS):
-        nearest = np.abs(values[:, None] - levels).argmin(axis=1)
-        counts = np.bincount(nearest, minlength=3)
-        sums = np.bincount(nearest, values, 3)
-        levels = np.where(counts > 0, sums / np.maximum(counts, 1), levels)
-    return float(levels[0]), float(levels[1]), float(levels[2])
-
-
-def tissue_fraction(volume: Volume, brain: Mask, levels: tuple[float, float, float]) -> Volume:
-    """Tell how much of each voxel is brain tissue rather than CSF, so that volumes hold at coarse grids too.
-
-    Args:
-        volume: Bias-corrected intensities, shape (i, j, k).
-        brain: True inside the brain.
-        levels: Of CSF, grey and white matter.
-
-    Returns:
-        0 (CSF, or outside the brain) to 1 (tissue), float32, shape (i, j, k).
-    """
-    csf, grey, _ = levels
-    if csf == grey:
-        return brain.astype(np.float32)
-    share = np.clip((volume - csf) / (grey - csf), 0.0, 1.0)
-    return np.where(brain, share, 0.0).astype(np.float32)
 
 
 def correlation(first: Volume, second: Volume, where: Mask) -> float:

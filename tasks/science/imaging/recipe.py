@@ -11,20 +11,24 @@ import nibabel
 import numpy as np
 import scipy
 import SimpleITK as sitk
+from scipy import ndimage
 
 from ...records import Recipe, digest
 from ..arrays import Affine, Mask, Volume
 from . import brain_mask
+from .artefacts import Artefacts, artefact_figures
 from .grid import Shape, study_grid, template_on_grid
 from .intensity import zscore_within_mask
+from .montage import montage_png
 from .nifti import read_scan
 from .orientation import spacing_mm
-from .placement import Beside, PlacedImage, Reference, place_beside, place_reference
+from .placement import WORKING_MM, Beside, PlacedImage, Reference, place_beside, place_reference
 from .quality import TemplateMaps, fov_cut_fraction, quality_figures, reject_failures
 from .ratio import scaled_ratio
+from .resampling import block_mean
 from .template import Template, mni, mni_digest
 
-RECIPE_VERSION = 4
+RECIPE_VERSION = 5
 MAX_Z = 1000.0
 
 
@@ -119,10 +123,12 @@ def prepare_scan(images: bytes | Mapping[str, bytes], recipe: Recipe, template: 
     volumes = _on_grid(placed, target, recipe)
     kind = _mask_kind(recipe, reference.is_stripped)
     brain = _brain(volumes[recipe.reference], kind, target, recipe, list(placed.values()))
-    quality = _quality(volumes[recipe.reference], brain, reference, target, recipe)
+    quality = _quality(volumes, brain, reference, target, recipe)
     for name, other in beside.items():
         quality |= _session_quality(name, other)
     reject_failures(quality)
+    artefacts = _artefacts(reference.image, target.template)
+    quality |= artefacts.figures
     channels = []
     for name in recipe.channel_names:
         if name == "ratio":
@@ -132,8 +138,25 @@ def prepare_scan(images: bytes | Mapping[str, bytes], recipe: Recipe, template: 
         else:
             channels.append(zscore_within_mask(volumes[name], brain, recipe.clip_percentiles))
     volume = np.clip(np.stack(channels), -MAX_Z, MAX_Z).astype(np.float16)
-    sidecar = _sidecar(reference, beside, recipe, target, kind, quality)
+    described = _sidecar(reference, beside, recipe, target, kind, quality)
+    sidecar = {**described, "quality_absent": artefacts.absent}
     return Prepared(volume, target.affine.copy(), quality, sidecar)
+
+
+def prepared_montage(prepared: Prepared, title: str, recipe: Recipe, template: Template | None = None) -> bytes:
+    """Draw a prepared scan under the template's outline, for a person to judge.
+
+    Args:
+        prepared: From `prepare_scan`.
+        title: Printed above, for instance the scan's id.
+        recipe: The study's recipe.
+        template: Where it was brought to; MNI where none was given.
+
+    Returns:
+        The bytes of a PNG; the same scan gives the same bytes.
+    """
+    outline = _target(recipe, template or mni()).maps.brain
+    return montage_png(prepared.volume, prepared.affine, title, outline, recipe.channel_names)
 
 
 def _on_grid(placed: Mapping[str, PlacedImage], target: Target, recipe: Recipe) -> dict[str, Volume]:
@@ -178,11 +201,15 @@ def _brain(
     return brain
 
 
-def _quality(volume: Volume, brain: Mask, reference: Reference, target: Target, recipe: Recipe) -> dict[str, float]:
+def _quality(
+    volumes: dict[str, Volume], brain: Mask, reference: Reference, target: Target, recipe: Recipe
+) -> dict[str, float]:
     image, found = reference.image, reference.registration
     shape = (image.volume.shape[0], image.volume.shape[1], image.volume.shape[2])
     cut = fov_cut_fraction(shape, image.affine, target.template, found.to_mni)
-    quality = quality_figures(volume, brain, target.maps, recipe.resolution_mm, found, cut)
+    names = sorted(volumes, key=lambda name: name != recipe.reference)
+    images = np.stack([volumes[name] for name in names if name in recipe.contrasts])
+    quality = quality_figures(images, brain, target.maps, recipe.resolution_mm, found, cut)
     quality["nonfinite_fraction"] = image.scan.nonfinite_fraction
     return quality
 
@@ -203,6 +230,15 @@ def _place(image: PlacedImage) -> dict[str, Any]:
         "native_spacing_mm": spacing_mm(image.scan.affine).tolist(),
         "native_to_mni": image.to_template.tolist(),
     }
+
+
+def _artefacts(image: PlacedImage, template: Template) -> Artefacts:
+    working, working_affine = block_mean(image.volume, image.affine, WORKING_MM)
+    shape = (working.shape[0], working.shape[1], working.shape[2])
+    brain = brain_mask.mask_in_scan(shape, working_affine, template, image.to_template)
+    # Off the rim, where a stripped scan has an edge that somebody made.
+    inner = ndimage.binary_erosion(brain)
+    return artefact_figures(image.volume, spacing_mm(image.affine), inner)
 
 
 def _sidecar(

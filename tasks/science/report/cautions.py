@@ -13,10 +13,10 @@ from typing import Any
 import pandas as pd
 
 from .contents import (
-    BRAIN_VOLUME,
     CORRECTED,
     MODEL,
     RAW,
+    TISSUE_VOLUMES,
     Comparison,
     Estimate,
     ReportContents,
@@ -75,7 +75,7 @@ def _of_validation(flow: pd.DataFrame, metrics: pd.DataFrame) -> Iterator[str]:
             yield f"{cohort}: the model's raw MAE could not be estimated, so it is not validated there.{beside}"
             continue
         yield from _against_constant(cohort, compare_with_constant(metrics, cohort))
-        yield from _against_brain_volume(cohort, model, headline(metrics, cohort, "mae", BRAIN_VOLUME))
+        yield from _against_tissue_volumes(cohort, model, headline(metrics, cohort, "mae", TISSUE_VOLUMES))
         yield from _of_calibration(cohort, headline(metrics, cohort, "slope"))
         if model.n_subjects < FEWEST_EXTERNAL_SUBJECTS:
             yield (
@@ -101,10 +101,10 @@ def _against_constant(cohort: str, comparison: Comparison | None) -> Iterator[st
     )
 
 
-def _against_brain_volume(cohort: str, model: Estimate, baseline: Estimate | None) -> Iterator[str]:
+def _against_tissue_volumes(cohort: str, model: Estimate, baseline: Estimate | None) -> Iterator[str]:
     if baseline is not None and model.estimate > baseline.estimate:
         yield (
-            f"{cohort}: a linear model on brain volume alone is more accurate than the network: "
+            f"{cohort}: a linear model on tissue volumes alone is more accurate than the network: "
             f"MAE {_years(baseline)} against {_years(model)}."
         )
 

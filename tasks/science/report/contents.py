@@ -13,7 +13,7 @@ from .notation import is_missing, metric_name
 MODEL = "model"
 MEAN_AGE = "mean age"
 MEDIAN_AGE = "median age"
-BRAIN_VOLUME = "brain volume"
+TISSUE_VOLUMES = "tissue volumes"
 RAW = "raw"
 CORRECTED = "bias-corrected"
 OVERALL_NAMES = frozenset({"overall", "all", "", "none"})
@@ -34,6 +34,8 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
         *("model", "formula", "method", "term", "estimate", "se", "ci_low", "ci_high", "statistic", "p_value"),
         *("q_value", "n_used", "n_dropped", "of_interest", "problems"),
     ),
+    "quality": ("cohort", "scan_id"),
+    "flags": ("cohort", "scan_id", "figure", "rule", "found", "robust_z", "fate", "reason"),
 }
 # What a cohort may not know of its subjects; the page says "not given".
 OPTIONAL_COLUMNS = ("sex", "site", "session_id", "reason", "note")
@@ -70,6 +72,9 @@ class ReportContents:
             A model that was not fitted has one row without a term, so that it does not vanish.
         group_column: The column of `predictions` whose levels the brain-PAD figure compares.
         montages: Label and PNG bytes of example slices.
+        quality: One row per prepared scan: a column per quality figure, and `absent`, which says why one is missing.
+        flags: One row per scan and finding of the study's thresholds; `fate` says whether the scan is `used`.
+        sheets: Cohort and PNG bytes of its contact sheet: the worst scans beside some others.
         provenance: Versions, digests, addresses and dates; a mapping in it becomes a part of the table.
         cautions: Plain sentences shown at the top; `find_cautions` derives them.
     """
@@ -86,6 +91,9 @@ class ReportContents:
     associations: pd.DataFrame
     group_column: str | None = None
     montages: tuple[tuple[str, bytes], ...] = ()
+    quality: pd.DataFrame = field(default_factory=pd.DataFrame)
+    flags: pd.DataFrame = field(default_factory=pd.DataFrame)
+    sheets: tuple[tuple[str, bytes], ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()
 
@@ -141,7 +149,7 @@ def headline(
         metrics: The report's metrics table.
         cohort: The cohort's name.
         metric: A metric in the report's spelling (`mae`, `slope`, ...).
-        predictor: `model`, `mean age` or `brain volume`.
+        predictor: `model`, `mean age` or `tissue volumes`.
         correction: `raw` or `bias-corrected`.
 
     Returns:
@@ -162,7 +170,7 @@ def headline(
 
 def predictors(metrics: pd.DataFrame) -> list[str]:
     """Name the predictors that a metrics table holds: the model first, then the baselines, the strictest first."""
-    known = (MODEL, BRAIN_VOLUME, MEDIAN_AGE, MEAN_AGE)
+    known = (MODEL, TISSUE_VOLUMES, MEDIAN_AGE, MEAN_AGE)
     names = {str(name) for name in metrics["predictor"]}
     return [name for name in known if name in names] + sorted(names - set(known))
 

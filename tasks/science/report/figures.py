@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .contents import BRAIN_VOLUME, MODEL, headline, predictors, usable
+from .contents import MODEL, TISSUE_VOLUMES, headline, predictors, usable
 from .notation import estimate_with_interval, is_missing, label, number, plural
 from .svg import INK, MARKERS, PALETTE, QUIET, WIDTH_INCHES, house_style, inline_svg
 
@@ -200,7 +200,7 @@ def error_against_baselines(metrics: pd.DataFrame, cohorts: Sequence[str]) -> Dr
     if not found:
         return None
     data = pd.DataFrame(found).rename(columns={"estimate": "mae_years"})
-    looks = {MODEL: (PALETTE[0], "o"), BRAIN_VOLUME: (PALETTE[1], "D")}
+    looks = {MODEL: (PALETTE[0], "o"), TISSUE_VOLUMES: (PALETTE[1], "D")}
     with house_style():
         figure = new_figure(0.75 + 0.24 * len(data))
         axes = figure.subplots()

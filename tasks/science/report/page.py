@@ -12,10 +12,11 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from .contents import CORRECTED, MODEL, RAW, ReportContents, cohorts_of_role, is_ok
+from .contents import COLUMNS, CORRECTED, MODEL, RAW, ReportContents, cohorts_of_role, is_ok
 from .disease_figures import association_forest, brain_pad_by_group
 from .figures import Drawing, error_against_baselines, predicted_against_age, training_curves
 from .notation import is_missing
+from .quality_tables import flag_counts, quality_table
 from .tables import (
     Table,
     association_tables,
@@ -83,7 +84,7 @@ def render_report(contents: ReportContents) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    parts = (_flow, _training, _validation, _disease, _provenance)
+    parts = (_flow, _quality, _training, _validation, _disease, _provenance)
     shown = {name: value for part in parts for name, value in part(contents).items()}
     style = Markup((HERE / "style.css").read_text(encoding="utf-8"))  # noqa: S704 (the package's own file)
     answers = answer_questions(contents)
@@ -100,6 +101,17 @@ def _flow(contents: ReportContents) -> dict[str, Any]:
         "exclusion_counts": exclusion_counts(exclusions) if len(exclusions) else None,
         "exclusion_list": _data(exclusions, "Every excluded scan", "exclusions", show_all=True),
         "unusable": _data(not_ok, "Predictions that are not usable", "unusable-predictions", show_all=True),
+    }
+
+
+def _quality(contents: ReportContents) -> dict[str, Any]:
+    flags = contents.flags[list(COLUMNS["flags"])]
+    return {
+        "quality_summary": quality_table(contents.quality),
+        "flag_counts": flag_counts(flags),
+        "flag_list": _data(flags, "Every finding", "quality-findings"),
+        "all_quality": _data(contents.quality, "All quality figures", "quality"),
+        "sheets": [(cohort, _png_address(png)) for cohort, png in contents.sheets],
     }
 
 

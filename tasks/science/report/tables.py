@@ -110,6 +110,11 @@ def flow_table(flow: pd.DataFrame) -> Table:
 
 def exclusion_counts(exclusions: pd.DataFrame) -> Table:
     """Count exclusions by cohort, stage and reason, the most frequent first."""
+    # Each scan's own value belongs to the list; the count is by figure.
+    by_figure = exclusions["reason"].where(
+        exclusions["stage"] != "quality", exclusions["reason"].astype(str).str.partition(" is ")[0]
+    )
+    exclusions = exclusions.assign(reason=by_figure)
     counts = exclusions.groupby(["cohort", "stage", "reason"], sort=True, dropna=False).size().reset_index(name="n")
     counts = counts.sort_values(["cohort", "n"], ascending=[True, False], kind="stable")
     rows = tuple(

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from tasks.science.report.cautions import find_cautions
-from tasks.science.report.contents import BRAIN_VOLUME, CORRECTED, MEAN_AGE, MODEL, RAW, ReportContents
+from tasks.science.report.contents import CORRECTED, MEAN_AGE, MODEL, RAW, TISSUE_VOLUMES, ReportContents
 from tasks.science.statistics.bootstrap import metric_table
 
 STUDY_TEXT = """name = "harbour"
@@ -79,7 +79,7 @@ def made_up_metrics(predictions: pd.DataFrame, resamples: int = 200) -> pd.DataF
         volume = 50 + 0.35 * (rows["age_years"] - 50) + 7 * np.sin(np.arange(len(rows)))
         for predictor, correction, ages, groups in (
             (MODEL, RAW, rows["predicted_age_years"], ("site", "sex", "age_band")),
-            (BRAIN_VOLUME, RAW, volume, ()),
+            (TISSUE_VOLUMES, RAW, volume, ()),
             (MEAN_AGE, RAW, np.full(len(rows), 49.3), ()),
             (MODEL, CORRECTED, corrected, ()),
         ):

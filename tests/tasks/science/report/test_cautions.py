@@ -76,7 +76,7 @@ def test_a_sound_study_raises_none(sound: ReportContents) -> None:
 def test_the_mean_age_sentence_says_the_numbers(sound: ReportContents) -> None:
     study = with_metric(sound, "mae", (9.1, 7.2, 11.0))
     study = with_metric(study, "mae", (8.4, 6.9, 10.2), "mean age")
-    study = with_metric(study, "mae", (20.0, 18.0, 22.0), "brain volume")
+    study = with_metric(study, "mae", (20.0, 18.0, 22.0), "tissue volumes")
     assert find_cautions(study) == (
         "northern-sites: the model is not shown to be better than predicting the training cohort's mean age: "
         "MAE 9.10 y [7.20, 11.00] against 8.40 y [6.90, 10.20]; "
@@ -87,17 +87,17 @@ def test_the_mean_age_sentence_says_the_numbers(sound: ReportContents) -> None:
 CASES: dict[str, tuple[Change, str]] = {
     "no external cohort": (lambda s: replace(s, flow=s.flow[s.flow["role"] != "external"]), "no external cohort"),
     "no better than the mean age": (
-        lambda s: with_metric(with_metric(s, "mae", (12.0, 10.5, 13.5)), "mae", (20.0, 18.0, 22.0), "brain volume"),
+        lambda s: with_metric(with_metric(s, "mae", (12.0, 10.5, 13.5)), "mae", (20.0, 18.0, 22.0), "tissue volumes"),
         "is not shown to be better than predicting the training cohort's mean age",
     ),
     "worse than the mean age": (
-        lambda s: with_metric(with_metric(s, "mae", (30.0, 25.0, 35.0)), "mae", (40.0, 38.0, 42.0), "brain volume"),
+        lambda s: with_metric(with_metric(s, "mae", (30.0, 25.0, 35.0)), "mae", (40.0, 38.0, 42.0), "tissue volumes"),
         "is worse than predicting the training cohort's mean age",
     ),
     "paired difference crosses zero": (lambda s: with_difference(s, -3.0, 0.4), "difference −1.30 y [−3.00, 0.40]"),
-    "worse than brain volume": (
-        lambda s: with_metric(s, "mae", (3.0, 2.5, 3.5), "brain volume"),
-        "brain volume alone is more accurate",
+    "worse than tissue volumes": (
+        lambda s: with_metric(s, "mae", (3.0, 2.5, 3.5), "tissue volumes"),
+        "tissue volumes alone is more accurate",
     ),
     "no baseline": (
         lambda s: replace(s, metrics=s.metrics[s.metrics["predictor"] != "mean age"]),
@@ -159,7 +159,7 @@ SILENT: dict[str, Change] = {
     "slope interval reaches one half": lambda s: with_metric(s, "calibration_slope", (0.4, 0.3, 0.5)),
     "a tenth excluded": lambda s: excluding(s, 5),
     "paired difference below zero": lambda s: with_difference(
-        with_metric(with_metric(s, "mae", (12.0, 10.5, 13.5)), "mae", (20.0, 18.0, 22.0), "brain volume"), -3.0, -0.1
+        with_metric(with_metric(s, "mae", (12.0, 10.5, 13.5)), "mae", (20.0, 18.0, 22.0), "tissue volumes"), -3.0, -0.1
     ),
     "no associations": lambda s: replace(s, associations=empty_table("associations")),
     "training ages reach the cohort's": lambda s: replace(s, training={**s.training, "age_range_years": (22.0, 78.0)}),
