@@ -12,7 +12,7 @@ from distributed.scheduler import KilledWorker
 from infra.clusters import connect
 from infra.settings import load_settings
 from tasks.records import ScanRef
-from tasks.steps.preprocess import _with_suspects_last
+from tasks.steps.fan_out import with_suspects_last
 
 
 def scan(number: int) -> ScanRef:
@@ -35,7 +35,7 @@ def test_only_the_killer_is_suspected(tmp_path: Path, monkeypatch: pytest.Monkey
 
     scans = [scan(number) for number in range(12)]
     with connect(load_settings()) as client:
-        results = {item.participant_id: result for item, result in _with_suspects_last(client, work, scans)}
+        results = {item.participant_id: result for item, result in with_suspects_last(client, work, scans)}
     assert isinstance(results.pop("sub-5"), KilledWorker)
     assert results == {f"sub-{number}": f"sub-{number}" for number in range(12) if number != 5}
     assert len((counted / "sub-5").read_text()) >= 3

@@ -1,0 +1,97 @@
+"""A small cohort whose preprocessing is disturbed, and what was executed for each of its scans."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.command_line import CommandLine
+from tests.tiny_study import STUDY
+
+SUBJECTS = 8
+PATIENCE_S = 240
+PRELOAD = Path(__file__).with_name("execution_log.py")
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one phantom cohort, `train`."""
+    from tasks.science.imaging.phantom import PhantomSpec, write_phantom
+
+    root = tmp_path_factory.mktemp("fault-data")
+    write_phantom(PhantomSpec(subjects=SUBJECTS, sites=1, seed=5, patients=0.0, spacing_mm=4.0), root / "train")
+    return root
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A study of that cohort alone."""
+    head, rest = STUDY.split("[[cohorts]]", 1)
+    healthy = rest.split("[[cohorts]]", 1)[0]
+    settings = rest[rest.index("[recipe]") : rest.index("[[associations]]")]
+    path = tmp_path / "faults.toml"
+    path.write_text(f"{head}[[cohorts]]{healthy}{settings}")
+    return path
+
+
+class Audit:
+    """`padflow` whose workers write down what they do."""
+
+    def __init__(self, folder: Path, data: str, **environment: str) -> None:
+        self.log = folder / "executions.log"
+        self.log.touch()
+        counted = {"EXECUTION_LOG": str(self.log), "DASK_DISTRIBUTED__WORKER__PRELOAD": str(PRELOAD)}
+        self.padflow = CommandLine(folder / "home", data, **counted, **environment)
+        self.store = folder / "home" / "store"
+
+    def counts(self, event: str) -> Counter[str]:
+        """Scan → how often."""
+        lines = (line.split() for line in self.log.read_text().splitlines())
+        return Counter(sha256 for said, sha256, _ in lines if said == event)
+
+    def workers(self) -> list[int]:
+        """Process ids of the workers, oldest first."""
+        lines = (line.split() for line in self.log.read_text().splitlines())
+        return [int(pid) for said, _, pid in lines if said == "worker"]
+
+    def wait_for(self, event: str, count: int, alive: Callable[[], bool]) -> None:
+        """Wait until something happened to so many scans."""
+        deadline = time.monotonic() + PATIENCE_S
+        while len(self.counts(event)) < count:
+            assert alive(), f"the command ended before {count} scans had {event}: {self.padflow.stderr[-3000:]}"
+            assert time.monotonic() < deadline, "preprocessing made no progress"
+            time.sleep(0.02)
+
+
+def sha256s(cohort: Path) -> set[str]:
+    """The scans of a cohort, by their bytes."""
+    return {hashlib.sha256(path.read_bytes()).hexdigest() for path in cohort.glob("train/sub-*/anat/*.nii.gz")}
+
+
+def whole_scans(objects: dict[str, bytes]) -> set[str]:
+    """Scans that are finished, after a look into every object: a half one fails here."""
+    for name, content in objects.items():
+        if name.endswith(".npy"):
+            import io
+
+            volume = np.load(io.BytesIO(content), allow_pickle=False)
+            assert np.isfinite(volume).all()
+            assert volume.any()
+        elif name.endswith(".json"):
+            json.loads(content)
+    names = {name.rsplit("/", 1)[-1] for name in objects}
+    finished = {name.removesuffix(".json") for name in names if name.endswith(".json") and "excluded" not in name}
+    assert {f"{scan}.npy" for scan in finished} <= names
+    return finished
+
+
+def local_objects(store: Path) -> dict[str, bytes]:
+    """Everything under `prepared/` of a store on this machine."""
+    return {str(path): path.read_bytes() for path in store.glob("prepared/*/*") if not path.name.startswith(".")}
