@@ -68,7 +68,9 @@ class FaultProxy:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.released.set()
         self._server.shutdown()
         self._server.server_close()
@@ -83,7 +85,9 @@ class FaultProxy:
                 self.faults[type(fault).__name__ + (f" {fault.status}" if isinstance(fault, Refuse) else "")] += 1
             return fault
 
-    def forward(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+    def forward(
+        self, method: str, path: str, body: bytes, headers: dict[str, str]
+    ) -> tuple[int, dict[str, str], bytes]:
         """The server's own answer."""
         connection = http.client.HTTPConnection(self._upstream, timeout=60)
         try:
@@ -125,7 +129,7 @@ class FaultProxy:
                         content = content[:-1] + bytes([content[-1] ^ 0xFF])
                     self.send(status, answered, content)
 
-            do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = answer  # noqa: N815
+            do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = answer
 
             def send(self, status: int, headers: dict[str, str], content: bytes, sent: bytes | None = None) -> None:
                 self.send_response(status)
