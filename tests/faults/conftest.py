@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from tests.command_line import CommandLine
 from tests.tiny_study import STUDY
 
-SUBJECTS = 8
+SUBJECTS = 6
 PATIENCE_S = 240
 PRELOAD = Path(__file__).with_name("execution_log.py")
 
@@ -56,6 +57,16 @@ class Audit:
         lines = (line.split() for line in self.log.read_text().splitlines())
         return Counter(sha256 for said, sha256, _ in lines if said == event)
 
+    def computed_after_finish(self) -> list[str]:
+        """Scans that were computed although they were finished."""
+        finished, again = set(), []
+        for said, sha256, _ in (line.split() for line in self.log.read_text().splitlines()):
+            if said == "finished":
+                finished.add(sha256)
+            elif said == "computed" and sha256 in finished:
+                again.append(sha256)
+        return again
+
     def workers(self) -> list[int]:
         """Process ids of the workers, oldest first."""
         lines = (line.split() for line in self.log.read_text().splitlines())
@@ -68,6 +79,15 @@ class Audit:
             assert alive(), f"the command ended before {count} scans had {event}: {self.padflow.stderr[-3000:]}"
             assert time.monotonic() < deadline, "preprocessing made no progress"
             time.sleep(0.02)
+
+
+def wait_until_gone(processes: list[psutil.Process], seconds: float) -> None:
+    """Fail if a process outlives the time."""
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    left = [process.cmdline() for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+    for process in alive:
+        process.kill()
+    assert not left
 
 
 def sha256s(cohort: Path) -> set[str]:
