@@ -35,7 +35,8 @@ LASTING_CODES = {
     "RequestTimeTooSkewed": ("this machine's clock is wrong", "Set the clock"),
     "AccessDenied": ("access is denied", ASK_ACCESS),
     "AllAccessDisabled": ("access is denied", ASK_ACCESS),
-    "403": ("access is denied", ASK_ACCESS),
+    # The answer to HEAD has no body that would say which.
+    "403": ("access is denied, or the credentials have expired", f"{ASK_ACCESS}. {RENEW}"),
     "NoSuchBucket": ("there is no such bucket", "Create it, or correct the URL"),
     "QuotaExceeded": ("the quota is used up", FREE_SPACE),
 }

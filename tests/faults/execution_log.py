@@ -30,8 +30,8 @@ def dask_setup(worker: Any) -> None:
     prepare_one, prepare_scan, publish = prepare.prepare_one, prepare.prepare_scan, Store.publish
 
     def counted_one(store_url: str, cache: str, scan: Any, **rest: Any) -> Any:
-        current.sha256 = scan.sha256
-        note("begun", scan.sha256)
+        current.sha256 = scan.key
+        note("begun", scan.key)
         return prepare_one(store_url, cache, scan, **rest)
 
     def counted_scan(*inputs: Any) -> Any:
