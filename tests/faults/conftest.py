@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import os
+import socket
+import subprocess
+import sys
 import time
+import urllib.request
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +37,39 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session", autouse=True)
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One Prefect server for all commands that are not about it: each of its own would take longer than the scans."""
+    home = tmp_path_factory.mktemp("prefect")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    app = ["--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1", "--port", str(port)]
+    environment = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    with (home / "server.log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-m", "uvicorn", *app], env=environment, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while not answers(f"http://127.0.0.1:{port}/api/health"):
+            assert process.poll() is None, (home / "server.log").read_text()
+            assert time.monotonic() < deadline, "Prefect's server did not start"
+            time.sleep(0.2)
+        Audit.prefect_api_url = f"http://127.0.0.1:{port}/api"
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def answers(url: str) -> bool:
+    """Whether a server is up."""
+    try:
+        with urllib.request.urlopen(url, timeout=5):  # noqa: S310
+            return True
+    except OSError:
+        return False
+
+
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
     """A study of that cohort alone."""
@@ -45,10 +84,14 @@ def study(tmp_path: Path) -> Path:
 class Audit:
     """`padflow` whose workers write down what they do."""
 
-    def __init__(self, folder: Path, data: str, **environment: str) -> None:
+    prefect_api_url = ""
+
+    def __init__(self, folder: Path, data: str, *, embedded: bool = False, **environment: str) -> None:
         self.log = folder / "executions.log"
         self.log.touch()
         counted = {"EXECUTION_LOG": str(self.log), "DASK_DISTRIBUTED__WORKER__PRELOAD": str(PRELOAD)}
+        if not embedded:
+            counted["PREFECT_API_URL"] = self.prefect_api_url
         self.padflow = CommandLine(folder / "home", data, **counted, **environment)
         self.store = folder / "home" / "store"
 
@@ -99,8 +142,6 @@ def whole_scans(objects: dict[str, bytes]) -> set[str]:
     """Scans that are finished, after a look into every object: a half one fails here."""
     for name, content in objects.items():
         if name.endswith(".npy"):
-            import io
-
             volume = np.load(io.BytesIO(content), allow_pickle=False)
             assert np.isfinite(volume).all()
             assert volume.any()

@@ -32,6 +32,11 @@ def dask_setup(worker: Any) -> None:
     def counted_one(store_url: str, cache: str, scan: Any, **rest: Any) -> Any:
         current.sha256 = scan.key
         note("begun", scan.key)
+        if os.environ.get("TAKES_ALL_MEMORY", "-") in scan.uri:
+            hoard = []
+            while True:
+                hoard.append(bytearray(b"x" * 2**26))
+                time.sleep(0.02)
         return prepare_one(store_url, cache, scan, **rest)
 
     def counted_scan(*inputs: Any) -> Any:

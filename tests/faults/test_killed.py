@@ -53,7 +53,7 @@ def test_killed_workers_lose_nothing(study: Path, cohort: Path, tmp_path: Path) 
 
 
 def test_killed_flow_leaves_no_process_and_is_continued(study: Path, cohort: Path, tmp_path: Path) -> None:
-    audit = Audit(tmp_path, str(cohort), SLOWER_S="0.4")
+    audit = Audit(tmp_path, str(cohort), embedded=True, SLOWER_S="0.4")
     flow = audit.padflow.start("preprocess", str(study))
     audit.wait_for("finished", 3, lambda: flow.poll() is None)
     started = psutil.Process(flow.pid).children(recursive=True)
@@ -121,7 +121,7 @@ def test_killed_scheduler_is_said_and_the_run_is_continued(study: Path, cohort: 
 
 
 def test_interrupt_stops_within_seconds_and_says_how_to_go_on(study: Path, cohort: Path, tmp_path: Path) -> None:
-    audit = Audit(tmp_path, str(cohort), SLOWER_S="3")
+    audit = Audit(tmp_path, str(cohort), embedded=True, SLOWER_S="3")
     flow = audit.padflow.start("preprocess", str(study))
     audit.wait_for("begun", 2, lambda: flow.poll() is None)
     started = psutil.Process(flow.pid).children(recursive=True)
