@@ -12,6 +12,8 @@ from pathlib import Path
 
 # Some network file systems have none.
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+# Far more than Dask's own files; spilled data would need much more, but scans do not spill.
+SCRATCH_BYTES = 2**20
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -35,6 +37,22 @@ def create_file(path: Path, content: bytes) -> None:
             if error.errno not in NO_HARD_LINKS:
                 raise
             os.replace(draft, path)  # noqa: PTH105
+
+
+def check_scratch(folder: Path) -> None:
+    """Show that workers can write beside their memory; Dask would only say that they failed to start.
+
+    Raises:
+        OSError: They cannot, with what was found and what to do.
+    """
+    try:
+        replace_file(folder / "write-check", bytes(SCRATCH_BYTES))
+        (folder / "write-check").unlink()
+    except OSError as error:
+        raise OSError(
+            f"{folder}: workers cannot write there ({error.strerror}), expected room for their scratch. "
+            "Free some space there, or give another --home, then run the same command again: what is done is kept."
+        ) from error
 
 
 @contextmanager

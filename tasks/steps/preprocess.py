@@ -27,6 +27,8 @@ SLICE_SCANS = 500
 PROGRESS_EVERY_S = 2.0
 # Each has been waited for with patience, so this many are the fault of storage, and the next thousand would end alike.
 FAULTS_IN_A_ROW = 8
+# A full disk may still take the few bytes of a check, so a few volumes are tried.
+REFUSALS_IN_A_ROW = 3
 
 
 class StoppedEarly(RuntimeError):
@@ -102,12 +104,13 @@ class FaultsInARow:
             self._in_a_row = 0
             return
         self._in_a_row += 1
-        if isinstance(outcome, StorageRefused):
+        is_refusal = isinstance(outcome, StorageRefused)
+        if is_refusal:
             try:
                 self._store.check_writable()
             except StorageFault as error:
                 raise StoppedEarly(str(error)) from outcome
-        if self._in_a_row >= FAULTS_IN_A_ROW:
+        if self._in_a_row >= (REFUSALS_IN_A_ROW if is_refusal else FAULTS_IN_A_ROW):
             raise StoppedEarly(f"storage failed for {self._in_a_row} scans in a row; the last: {outcome}") from outcome
 
 

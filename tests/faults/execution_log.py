@@ -32,7 +32,7 @@ def dask_setup(worker: Any) -> None:
     def counted_one(store_url: str, cache: str, scan: Any, **rest: Any) -> Any:
         current.sha256 = scan.key
         note("begun", scan.key)
-        if os.environ.get("TAKES_ALL_MEMORY", "-") in scan.uri:
+        if scan.uri.endswith(os.environ.get("TAKES_ALL_MEMORY", "no such scan")):
             hoard = []
             while True:
                 hoard.append(bytearray(b"x" * 2**26))
