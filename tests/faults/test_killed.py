@@ -100,12 +100,12 @@ def dask_cluster(folder: Path, environment: dict[str, str]) -> Iterator[tuple[st
 
 
 def test_killed_scheduler_is_said_and_the_run_is_continued(study: Path, cohort: Path, tmp_path: Path) -> None:
-    from infra.clusters import WORKER_ENVIRONMENT
+    from infra.worker_environment import WORKER_ENVIRONMENT
 
     audit = Audit(tmp_path, str(cohort), SLOWER_S="0.4")
     environment = {**audit.padflow.environment, **WORKER_ENVIRONMENT}
     with dask_cluster(tmp_path / "dask", environment) as (address, scheduler):
-        flow = audit.padflow.start("preprocess", str(study), "--scheduler", address)
+        flow = audit.padflow.start("preprocess", str(study), "--cluster", address)
         audit.wait_for("finished", 2, lambda: flow.poll() is None)
         scheduler.kill()
         audit.padflow.finish(flow, code=1)
