@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from flows.interruption import start_embedded_server, unwind_on_signals
 from flows.progress_bars import console, progress_bars
 
 EXIT_FAILED = 1
@@ -63,8 +62,7 @@ def execution(
     """Put flags into the environment, which every flow and every process that it starts reads."""
     from infra.settings import load_settings
 
-    # A plain `kill` unwinds like an interrupt, so that the embedded server and the cluster end with the command.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    unwind_on_signals()
     given = {
         "PADFLOW_HOME": None if home is None else str(home.absolute()),
         "PADFLOW_STORE": store,
@@ -81,6 +79,12 @@ def study_path(study: str) -> str:
     from infra.study import find_study
 
     return str(find_study(study).absolute())
+
+
+def run_flow(flow: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """Run a flow under Prefect's server: the user's, or one of this command's own."""
+    start_embedded_server()
+    return flow(*arguments, **named)
 
 
 @app.command(epilog="Example: `padflow run phantom --home demo --data demo/data`")
@@ -108,7 +112,7 @@ def run(
             left = stages_left(workspace, workspace.index(progress, rehash))
         if left or retry_excluded:
             console.print(f"to do: {', '.join(left) or 'excluded scans again'}")
-            run_study(path, rehash, retry_excluded, indexed=True)
+            run_flow(run_study, path, rehash, retry_excluded, indexed=True)
         else:
             console.print("nothing to do: every stage of this study is in the store already", style="green")
         excluded_share = print_summary(open_workspace(path), as_json)
@@ -155,7 +159,7 @@ def train(study: Study, home: Home = None, store: StoreUrl = None, data: Data = 
         execution(home, store, data)
         from flows.train import train as flow
 
-        result = flow(study_path(study))
+        result = run_flow(flow, study_path(study))
     tell(as_json, result, lambda: typer.echo(f"registered {result['uri']}, aliases {', '.join(result['aliases'])}"))
 
 
@@ -168,7 +172,7 @@ def validate(
         execution(home, store, data)
         from flows.validate import validate as flow
 
-        result = flow(study_path(study))
+        result = run_flow(flow, study_path(study))
     tell(as_json, result, lambda: typer.echo("validated; `padflow report` shows the metrics"))
 
 
@@ -181,7 +185,7 @@ def associate(
         execution(home, store, data)
         from flows.associate import associate as flow
 
-        done = flow(study_path(study))
+        done = run_flow(flow, study_path(study))
     said = f"fitted: {', '.join(done)}" if done else "nothing to do: every declared association is fitted already"
     tell(as_json, {"fitted": done}, lambda: typer.echo(said))
 
@@ -225,7 +229,7 @@ def report(study: Study, home: Home = None, store: StoreUrl = None, data: Data =
         execution(home, store, data)
         from flows.study import report as flow
 
-        path = flow(study_path(study))
+        path = run_flow(flow, study_path(study))
     tell(as_json, {"report": str(path)}, lambda: typer.echo(str(path)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flows.interruption import start_embedded_server
 from flows.progress_bars import progress_bars
 from flows.workspace import open_workspace
 from tasks.steps.progress import CohortState
@@ -28,7 +29,9 @@ def prepare_study(
         states = workspace.stored_states()
     if not any(state.missing for state in states):
         return {"prepared": 0, "excluded": 0}, states
+    workspace.store.check_writable()
     # Loading Prefect takes seconds, as much as all of the above for a finished cohort of thousands.
     from flows.preprocess import preprocess
 
+    start_embedded_server()
     return preprocess(study_path, indexed=True), workspace.stored_states()

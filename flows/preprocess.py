@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from prefect import flow
@@ -17,6 +18,7 @@ from tasks.steps.quality import quality_table
 
 # Two slices at a time, so that the end of one does not leave workers idle.
 SLICES_AT_A_TIME = 2
+CAUSES_SHOWN = 5
 
 
 class ScansLeft(RuntimeError):
@@ -54,6 +56,7 @@ def preprocess(
         missing = list({scan.key: scan for state in states for scan in state.missing}.values())
         if not missing:
             return {"prepared": 0, "excluded": 0}
+        workspace.store.check_writable()
         advance = counter(progress, "preprocess")(len(missing))
         futures = []
         recipe = workspace.study.recipe
@@ -84,6 +87,21 @@ def preprocess(
 def _summary(results: list[dict[str, Any]]) -> dict[str, int]:
     failed = {scan: why for result in results for scan, why in result["failed"].items()}
     if failed:
-        shown = "\n".join(f"  {scan}: {why}" for scan, why in list(failed.items())[:5])
-        raise ScansLeft(f"{len(failed)} scans are left, since storage failed for them; run again:\n{shown}")
+        raise ScansLeft(
+            f"{len(failed)} scans are left, since storage failed for them; run the same command again:\n"
+            + "\n".join(_by_cause(failed))
+        )
     return {name: sum(result[name] for result in results) for name in ("prepared", "excluded")}
+
+
+def _by_cause(failed: dict[str, str]) -> list[str]:
+    """One line for all scans that failed alike: ten thousand equal lines tell no more."""
+    scans: dict[str, list[str]] = {}
+    for scan, why in failed.items():
+        # What differs between scans of one cause are the object's own name and hashes.
+        scans.setdefault(re.sub(r"\S*/\S+?(?=:? )|[0-9a-f]{8}…", "", why), []).append(scan)
+    lines = []
+    for alike in sorted(scans.values(), key=len, reverse=True)[:CAUSES_SHOWN]:
+        more = f" (and {len(alike) - 1} more alike)" if len(alike) > 1 else ""
+        lines.append(f"  {alike[0]}{more}: {failed[alike[0]]}")
+    return lines

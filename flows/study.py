@@ -14,7 +14,7 @@ from flows.train import train
 from flows.validate import fitted, scored_states, validate
 from flows.workspace import Workspace, open_workspace
 from infra import layout
-from infra.storage import replace_file
+from infra.local_files import replace_file
 from tasks.steps.associate import cohorts_of
 from tasks.steps.progress import CohortState, association_key, predictions_key, validation_key
 from tasks.steps.report import local_report, report_key, write_report

@@ -20,6 +20,7 @@ from distributed import Client, LocalCluster
 from distributed.versions import VersionMismatchWarning
 
 from infra.cluster_profiles import Address, Kubernetes, Local, Profile, Slurm, cluster_profile, load_profile
+from infra.local_files import check_scratch
 from infra.settings import Settings, load_settings
 from infra.worker_environment import WORKER_DEATHS_TOLERATED, WORKER_ENVIRONMENT
 
@@ -123,6 +124,7 @@ def _refusal(address: str, error: BaseException) -> str:
 def _local(profile: Local, home: Path) -> Iterator[Client]:
     # A dying worker is expected and told per scan; Dask's own account of it would bury that.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    check_scratch(home / "dask")
     environment = {**dask.config.get("distributed.nanny.pre-spawn-environ"), **WORKER_ENVIRONMENT}
     with (
         dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),

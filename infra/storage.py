@@ -1,29 +1,37 @@
 """The object store and BIDS roots: the only place that touches fsspec.
 
 Objects appear whole or not at all: a local object is written beside its place and renamed, a remote one is put in
-one request. Nothing is ever changed under a key that names its content.
+one request. Nothing is ever changed under a key that names its content: who comes second leaves what is there. Every
+call is patient with faults that pass (`infra/storage_faults.py`).
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import re
-import tempfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pandas as pd
 
+from infra.local_files import create_file, replace_file
 from infra.local_listing import list_folder
+from infra.storage_faults import SourceChanged, patiently, storage_code
 from tasks.science.cohort.bids import FileInfo
 
 READ_THREADS = 8
+CONNECT_TIMEOUT_S = 10.0
+# How long an S3 server may be silent within an answer (`PADFLOW_STORE_TIMEOUT`, seconds).
+READ_TIMEOUT_S = 20.0
+REREAD_PAUSES_S = (1.0, 5.0)
+WRITE_CHECK = "write-check.txt"
 HOLDS_SECRETS = re.compile(r"^[a-z0-9+]+://([^/@]*:[^/]*@|[^?]*\?)")
 SAFE_KEY = re.compile(r"^[A-Za-z0-9._\-=]+(/[A-Za-z0-9._\-=]+)*$")
 # S3-compatible servers often lack the newer checksum headers, and a stale listing would hide finished work.
@@ -32,7 +40,9 @@ S3_OPTIONS: dict[str, Any] = {
     "config_kwargs": {
         "request_checksum_calculation": "when_required",
         "response_checksum_validation": "when_required",
-        "retries": {"max_attempts": 6, "mode": "standard"},
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        # A page of a long listing is asked for again here; whole operations are repeated by `patiently`.
+        "retries": {"total_max_attempts": 3, "mode": "standard"},
     },
 }
 
@@ -54,9 +64,25 @@ def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
             "a URL must not hold credentials: found 'user:secret@' or a signature in it, expected s3://bucket/prefix.\n"
             "Put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile."
         )
-    options = S3_OPTIONS if url.startswith("s3://") else {}
-    filesystem, path = fsspec.core.url_to_fs(url, **options)
+    if not url.startswith("s3://"):
+        filesystem, path = fsspec.core.url_to_fs(url)
+        return filesystem, str(path).rstrip("/")
+    config = {**S3_OPTIONS["config_kwargs"], "read_timeout": _read_timeout_s()}
+    filesystem, path = fsspec.core.url_to_fs(url, **{**S3_OPTIONS, "config_kwargs": config})
+    # s3fs would repeat what botocore has repeated already, twice over for a body: 75 times in all, nearly at once.
+    filesystem.retries = 1
     return filesystem, str(path).rstrip("/")
+
+
+def _read_timeout_s() -> float:
+    text = os.environ.get("PADFLOW_STORE_TIMEOUT", "")
+    try:
+        seconds = float(text or READ_TIMEOUT_S)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise ValueError(f"PADFLOW_STORE_TIMEOUT is {text!r}; expected seconds. Unset it for {READ_TIMEOUT_S:g}.")
+    return seconds
 
 
 class Store:
@@ -74,7 +100,7 @@ class Store:
 
     def exists(self, key: str) -> bool:
         """Whether an object is there."""
-        return bool(self._filesystem.exists(f"{self._root}/{_checked(key)}"))
+        return bool(self._patiently(self._filesystem.exists, key))
 
     def names(self, prefix: str) -> set[str]:
         """Names directly below a prefix, in one listing."""
@@ -82,11 +108,10 @@ class Store:
 
     def marks(self, prefix: str) -> dict[str, str]:
         """Names directly below a prefix, in one listing, and a remote store's mark of the bytes ("" on a local one)."""
-        path = f"{self._root}/{_checked(prefix)}"
         try:
             if self.is_local:
-                return dict.fromkeys(os.listdir(path), "")  # noqa: PTH208 (tens of thousands)
-            found = self._filesystem.ls(path, detail=True)
+                return dict.fromkeys(self._patiently(os.listdir, prefix), "")
+            found = self._patiently(functools.partial(self._filesystem.ls, detail=True), prefix)
         except FileNotFoundError:
             return {}
         return {str(info["name"]).rsplit("/", 1)[-1]: _version(info) for info in found}
@@ -101,11 +126,11 @@ class Store:
 
     def read(self, key: str) -> bytes:
         """All bytes of an object; a missing one is a `FileNotFoundError`."""
-        return bytes(self._filesystem.cat_file(f"{self._root}/{_checked(key)}"))
+        return bytes(self._patiently(self._filesystem.cat_file, key))
 
     def delete(self, key: str) -> None:
         """Take an object away."""
-        self._filesystem.rm_file(f"{self._root}/{_checked(key)}")
+        self._patiently(self._filesystem.rm_file, key)
 
     def read_many(self, keys: Sequence[str]) -> list[bytes]:
         """The bytes of several objects, in order, some at a time."""
@@ -113,11 +138,55 @@ class Store:
             return list(pool.map(self.read, keys))
 
     def write(self, key: str, content: bytes) -> None:
-        """Write an object whole or not at all."""
+        """Write an object whole or not at all, in place of what was there."""
+        self._patiently(functools.partial(self._replace, content=content), key)
+
+    def publish(self, key: str, content: bytes) -> bool:
+        """Write an object whole unless it is there: of two writers at the same time, one.
+
+        A server that ignores `If-None-Match` replaces the object by equal bytes, since keys name what made them.
+
+        Returns:
+            Whether this call wrote it.
+        """
+        try:
+            self._patiently(functools.partial(self._create, content=content), key)
+        except FileExistsError:
+            return False
+        return True
+
+    def check_writable(self) -> None:
+        """Show that objects can be written, before hours of work rather than after.
+
+        Raises:
+            StorageRefused: They cannot, with what was found and what to do.
+        """
+        self.write(WRITE_CHECK, b"padflow can write here\n")
+
+    def _patiently(self, action: Callable[[str], Any], key: str) -> Any:
         path = f"{self._root}/{_checked(key)}"
+        return patiently(lambda: action(path), self.uri(key))
+
+    def _replace(self, path: str, content: bytes) -> None:
         if self.is_local:
             replace_file(Path(path), content)
         else:
+            self._filesystem.pipe_file(path, content)
+
+    def _create(self, path: str, content: bytes) -> None:
+        if self.is_local:
+            create_file(Path(path), content)
+            return
+        try:
+            self._filesystem.pipe_file(path, content, mode="create")
+        except OSError as error:
+            code = storage_code(error)
+            if code == "PreconditionFailed":
+                raise FileExistsError(path) from error
+            if code != "NotImplemented":
+                raise
+            if self._filesystem.exists(path):
+                raise FileExistsError(path) from error
             self._filesystem.pipe_file(path, content)
 
     def read_json(self, key: str) -> Any:
@@ -126,7 +195,11 @@ class Store:
 
     def write_json(self, key: str, value: Any) -> None:
         """Write a value as JSON; NaN is refused, since no reader agrees on it."""
-        self.write(key, json.dumps(value, sort_keys=True, indent=1, allow_nan=False).encode())
+        self.write(key, _json(value))
+
+    def publish_json(self, key: str, value: Any) -> bool:
+        """Write a value as JSON unless the object is there."""
+        return self.publish(key, _json(value))
 
     def read_table(self, key: str) -> pd.DataFrame:
         """An object that holds a Parquet table."""
@@ -164,7 +237,7 @@ class BidsRoot:
         Raises:
             ValueError: There is nothing there.
         """
-        files = self._list()
+        files = patiently(self._list, self.url)
         if not files:
             raise ValueError(
                 f"{self.url}: found no files, expected a BIDS data set (sub-*/…/anat/*.nii.gz).\n"
@@ -189,7 +262,7 @@ class BidsRoot:
 
     def read(self, path: str) -> bytes:
         """All bytes of a file of the listing."""
-        return bytes(self._filesystem.cat_file(f"{self._root}/{path}"))
+        return bytes(patiently(lambda: self._filesystem.cat_file(f"{self._root}/{path}"), self.uri(path)))
 
     def hashes(
         self, files: Sequence[FileInfo], known: dict[tuple[str, int, str], str], done: Callable[[], None] = lambda: None
@@ -224,31 +297,30 @@ class BidsRoot:
 def read_uri(uri: str) -> bytes:
     """All bytes behind a path or URL that a user named."""
     filesystem, path = open_filesystem(uri)
-    return bytes(filesystem.cat_file(path))
+    return bytes(patiently(lambda: filesystem.cat_file(path), uri))
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a local file so that readers see the old one or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        # A temporary file is its owner's alone; an object of a shared store is everybody's that the umask lets in.
-        Path(draft).chmod(0o666 & ~_umask())
-        os.replace(draft, path)  # noqa: PTH105
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
+def read_verified(uri: str, sha256: str) -> bytes:
+    """The bytes that the manifest tells of; others are read again, as they may be a proxy's or a cache's fault.
+
+    Raises:
+        SourceChanged: They stay others.
+    """
+    for pause_s in (*REREAD_PAUSES_S, None):
+        content = read_uri(uri)
+        found = hashlib.sha256(content).hexdigest()
+        if found == sha256:
+            return content
+        if pause_s is not None:
+            time.sleep(pause_s)
+    raise SourceChanged(
+        f"{uri}: content is sha256 {found[:8]}…, the manifest says {sha256[:8]}….\n"
+        "The object changed after the manifest was built; run again, with --rehash if size and date are unchanged."
+    )
 
 
-@lru_cache(maxsize=1)
-def _umask() -> int:
-    current = os.umask(0o022)
-    os.umask(current)
-    return current
+def _json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, indent=1, allow_nan=False).encode()
 
 
 def _version(info: dict[str, Any]) -> str:

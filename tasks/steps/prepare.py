@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from functools import lru_cache
 from pathlib import Path
@@ -10,14 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from infra import layout
-from infra.storage import Store, read_uri
+from infra.storage import Store, read_verified
 from infra.templates import load_template
-from tasks.records import Excluded, ImageRef, PreparedScan, Recipe, ScanRef, ScanRejected
+from tasks.records import Excluded, PreparedScan, Recipe, ScanRef, ScanRejected
 from tasks.science.imaging.recipe import prepare_scan, prepared_montage, recipe_digest
-
-
-class SourceChanged(OSError):
-    """The bytes are not those of the manifest: the next index will see the new ones."""
 
 
 @lru_cache(maxsize=4)
@@ -45,7 +40,10 @@ def prepare_one(store_url: str, cache: str, scan: ScanRef, recipe: Recipe, recip
     if recipe_digest(recipe) != recipe_key:
         raise OSError("this worker's numerical libraries differ from the flow's; install the same lock on every worker")
     store = open_store(store_url, cache)
-    contents = {image.modality: read_checked(image) for image in scan.images}
+    done = stored_scan(store, scan, recipe_key)
+    if done is not None:
+        return done
+    contents = {image.modality: read_verified(image.uri, image.sha256) for image in scan.images}
     template = load_template(recipe, scan.template)
     try:
         prepared = prepare_scan(contents, recipe, template)
@@ -59,31 +57,24 @@ def prepare_one(store_url: str, cache: str, scan: ScanRef, recipe: Recipe, recip
         return write_exclusion(store, recipe_key, Excluded(scan.scan_id, scan.key, "unexpected", reason))
     buffer = io.BytesIO()
     np.save(buffer, prepared.volume, allow_pickle=False)
-    store.write(layout.prepared_volume(recipe_key, scan.key), buffer.getvalue())
-    store.write(layout.montage(recipe_key, scan.key), prepared_montage(prepared, scan.scan_id, recipe, template))
+    store.publish(layout.prepared_volume(recipe_key, scan.key), buffer.getvalue())
+    store.publish(layout.montage(recipe_key, scan.key), prepared_montage(prepared, scan.scan_id, recipe, template))
     sources = [{"modality": image.modality, "sha256": image.sha256} for image in scan.images]
-    store.write_json(layout.prepared_sidecar(recipe_key, scan.key), {**prepared.sidecar, "sources": sources})
+    store.publish_json(layout.prepared_sidecar(recipe_key, scan.key), {**prepared.sidecar, "sources": sources})
     return PreparedScan(scan.scan_id, scan.key, layout.prepared_volume(recipe_key, scan.key), prepared.quality)
 
 
-def read_checked(image: ImageRef) -> bytes:
-    """All bytes of an image, if they are still those of the manifest.
-
-    Raises:
-        SourceChanged: They are not.
-    """
-    content = read_uri(image.uri)
-    found = hashlib.sha256(content).hexdigest()
-    if found != image.sha256:
-        raise SourceChanged(
-            f"{image.uri}: content is sha256 {found[:8]}…, the manifest says {image.sha256[:8]}….\n"
-            "The object changed after the manifest was built; run again, with --rehash if size and date are unchanged."
-        )
-    return content
+def stored_scan(store: Store, scan: ScanRef, recipe_key: str) -> PreparedScan | None:
+    """What another run or another worker has finished since the flow listed what is missing."""
+    volume, sidecar = (at(recipe_key, scan.key) for at in (layout.prepared_volume, layout.prepared_sidecar))
+    # The sidecar is written last.
+    if not store.exists(sidecar) or not store.exists(volume):
+        return None
+    return PreparedScan(scan.scan_id, scan.key, volume, store.read_json(sidecar)["quality"])
 
 
 def write_exclusion(store: Store, recipe_key: str, excluded: Excluded) -> Excluded:
     """Keep an exclusion beside the prepared scans, so that it is neither lost nor tried again under the same recipe."""
     key = layout.excluded_scan(recipe_key, excluded.sha256)
-    store.write_json(key, {"scan_id": excluded.scan_id, "stage": excluded.stage, "reason": excluded.reason})
+    store.publish_json(key, {"scan_id": excluded.scan_id, "stage": excluded.stage, "reason": excluded.reason})
     return excluded

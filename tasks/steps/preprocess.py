@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import functools
 import time
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from distributed import Client, as_completed
+from distributed import Client
 from distributed.scheduler import KilledWorker
 from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
 from infra.storage import Store
+from infra.storage_faults import StorageFault, StorageRefused
 from infra.worker_environment import WORKER_DEATHS_TOLERATED
 from tasks.records import Excluded, PreparedScan, Recipe, ScanRef
+from tasks.steps.fan_out import with_suspects_last
 from tasks.steps.prepare import prepare_one, write_exclusion
 
 # Few enough that the scheduler's memory does not grow with the cohort, since a slice is submitted whole.
 SLICE_SCANS = 500
-STORAGE_RETRIES = 3
 # An update is a request to Prefect's server, of about 15 ms: at a fixed number per slice it would outweigh the scans.
 PROGRESS_EVERY_S = 2.0
+# Each has been waited for with patience, so this many are the fault of storage, and the next thousand would end alike.
+FAULTS_IN_A_ROW = 8
+# A full disk may still take the few bytes of a check, so a few volumes are tried.
+REFUSALS_IN_A_ROW = 3
+
+
+class StoppedEarly(RuntimeError):
+    """Storage fails for every scan, so the run ends instead of trying ten thousand more."""
 
 
 def slices(scans: Sequence[ScanRef], size: int = SLICE_SCANS) -> list[tuple[ScanRef, ...]]:
@@ -46,24 +54,32 @@ def prepare_slice(
     label: str,
     advance: Callable[[], None],
 ) -> dict[str, Any]:
-    """Prepare one slice. A bad scan is counted with its reason; what storage refused three times is left missing.
+    """Prepare one slice. A bad scan is counted with its reason; what storage failed for is left missing.
 
     Returns:
         `prepared` and `excluded` counts, and `failed`: scan id → what went wrong, to be done by the next run.
+
+    Raises:
+        StoppedEarly: The store cannot be written, or storage fails for scan after scan.
+        ClusterLost: The scheduler is gone.
     """
     work = functools.partial(prepare_one, store.url, str(store.cache), recipe=recipe, recipe_key=recipe_key)
     counts: Counter[str] = Counter()
     failed: dict[str, str] = {}
+    faults = FaultsInARow(store)
     artifact = create_progress_artifact(progress=0.0, description=f"{label}: {len(scans)} scans")
     shown = time.monotonic()
-    for number, (scan, result) in enumerate(_with_suspects_last(client, work, scans), start=1):
+    for number, (scan, result) in enumerate(with_suspects_last(client, work, scans), start=1):
         outcome = _settle(store, recipe_key, scan, result)
+        faults.count(outcome)
         if isinstance(outcome, PreparedScan):
             counts["prepared"] += 1
         elif isinstance(outcome, Excluded):
             counts["excluded"] += 1
         else:
-            failed[scan.scan_id] = f"{type(outcome).__name__}: {outcome}"
+            failed[scan.scan_id] = (
+                str(outcome) if isinstance(outcome, OSError) else f"{type(outcome).__name__}: {outcome}"
+            )
         advance()
         if time.monotonic() - shown >= PROGRESS_EVERY_S or number == len(scans):
             shown = time.monotonic()
@@ -71,46 +87,31 @@ def prepare_slice(
     return {"prepared": counts["prepared"], "excluded": counts["excluded"], "failed": failed}
 
 
-def _with_suspects_last(
-    client: Client, work: Callable[[ScanRef], Any], scans: Sequence[ScanRef]
-) -> Iterator[tuple[ScanRef, Any]]:
-    """Try scans whose worker died once more, each alone: its neighbour on the worker may have been the cause."""
-    suspects = []
-    for scan, result in on_cluster(client, work, scans):
-        if isinstance(result, KilledWorker):
-            suspects.append(scan)
-        else:
-            yield scan, result
-    for scan in suspects:
-        yield from on_cluster(client, work, [scan])
+class FaultsInARow:
+    """Tells a scan that cannot be read from storage that is down for all of them."""
 
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._in_a_row = 0
 
-def on_cluster(
-    client: Client, work: Callable[[ScanRef], Any], scans: Sequence[ScanRef]
-) -> Iterator[tuple[ScanRef, Any]]:
-    """Run a function over scans on the cluster: one message submits them all, and one fetches all that have finished.
+    def count(self, outcome: Any) -> None:
+        """Take note of what became of a scan.
 
-    Yields:
-        Each scan with its result, or with the exception that ended it, as they finish.
-    """
-    # Dask takes equal keys for one task, and another study on a shared scheduler may hold a scan of this name.
-    keys = [f"prepare-{scan.key[:16]}-{uuid.uuid4().hex}" for scan in scans]
-    futures = client.map(work, scans, pure=False, retries=STORAGE_RETRIES - 1, key=keys)
-    owners = dict(zip(futures, scans, strict=True))
-    finished = as_completed(futures)
-    del futures
-    for batch in finished.batches():
-        for future, result in zip(batch, _results(client, batch), strict=True):
-            yield owners.pop(future), result
-
-
-def _results(client: Client, futures: Sequence[Any]) -> list[Any]:
-    try:
-        return list(client.gather(futures))
-    except Exception:
-        # One of them failed, or its worker died before it was fetched: each has an end of its own.
-        errors = [future.exception() for future in futures]
-        return [future.result() if error is None else error for future, error in zip(futures, errors, strict=True)]
+        Raises:
+            StoppedEarly: There is no use in going on.
+        """
+        if not isinstance(outcome, StorageFault):
+            self._in_a_row = 0
+            return
+        self._in_a_row += 1
+        is_refusal = isinstance(outcome, StorageRefused)
+        if is_refusal:
+            try:
+                self._store.check_writable()
+            except StorageFault as error:
+                raise StoppedEarly(str(error)) from outcome
+        if self._in_a_row >= (REFUSALS_IN_A_ROW if is_refusal else FAULTS_IN_A_ROW):
+            raise StoppedEarly(f"storage failed for {self._in_a_row} scans in a row; the last: {outcome}") from outcome
 
 
 def _settle(store: Store, recipe_key: str, scan: ScanRef, result: Any) -> Any:

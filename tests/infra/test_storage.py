@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.storage import BidsRoot, Store, replace_file
+from infra.local_files import replace_file
+from infra.storage import BidsRoot, Store
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ MAX_DIMENSION = 1024
 MAX_VOXELS = 2**28
 MAX_OFFSET_BYTES = 2**24
 TRAILING_BYTES = 2**20
+PIECE_BYTES = 2**14
 MAX_NONFINITE_FRACTION = 0.01
 MIN_VOXELS_PER_AXIS = 8
 MIN_FIELD_OF_VIEW_MM = 80.0
@@ -97,14 +98,19 @@ def _inflate(content: bytes, limit_bytes: int) -> bytes:
     if not content.startswith(GZIP_MAGIC):
         return content[:limit_bytes]
     inflated = bytearray()
-    remaining = content
+    whole, position = memoryview(content), 0
     try:
-        while remaining.startswith(GZIP_MAGIC) and len(inflated) < limit_bytes:
+        while content.startswith(GZIP_MAGIC, position) and len(inflated) < limit_bytes:
             member = zlib.decompressobj(wbits=31)
-            inflated += member.decompress(remaining, limit_bytes - len(inflated))
-            if not member.eof and len(inflated) < limit_bytes:
-                raise _reject(f"the gzip stream ends early after {len(inflated)} bytes; the upload was cut: repeat it")
-            remaining = member.unused_data
+            while not member.eof and len(inflated) < limit_bytes:
+                # In pieces, since each member's end copies what is left over: a file of a million would take hours.
+                piece = whole[position : position + PIECE_BYTES]
+                if not piece:
+                    raise _reject(
+                        f"the gzip stream ends early after {len(inflated)} bytes; the upload was cut: repeat it"
+                    )
+                inflated += member.decompress(piece, limit_bytes - len(inflated))
+                position += len(piece) - len(member.unused_data)
     except zlib.error as error:
         raise _reject(f"the gzip stream is damaged ({error}); compress or upload the file again") from error
     return bytes(inflated)

@@ -1,0 +1,80 @@
+"""Files of this machine that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+# Some network file systems have none.
+NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+# Far more than Dask's own files; spilled data would need much more, but scans do not spill.
+SCRATCH_BYTES = 2**20
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a local file so that readers see the old one or the new one, never a part."""
+    with _draft(path, content) as draft:
+        os.replace(draft, path)  # noqa: PTH105
+
+
+def create_file(path: Path, content: bytes) -> None:
+    """Write a local file whole, unless it is there.
+
+    Raises:
+        FileExistsError: It is there.
+    """
+    if path.exists():
+        raise FileExistsError(str(path))
+    with _draft(path, content) as draft:
+        try:
+            os.link(draft, path)
+        except OSError as error:
+            if error.errno not in NO_HARD_LINKS:
+                raise
+            os.replace(draft, path)  # noqa: PTH105
+
+
+def check_scratch(folder: Path) -> None:
+    """Show that workers can write beside their memory; Dask would only say that they failed to start.
+
+    Raises:
+        OSError: They cannot, with what was found and what to do.
+    """
+    try:
+        replace_file(folder / "write-check", bytes(SCRATCH_BYTES))
+        (folder / "write-check").unlink()
+    except OSError as error:
+        raise OSError(
+            f"{folder}: workers cannot write there ({error.strerror}), expected room for their scratch. "
+            "Free some space there, or give another --home, then run the same command again: what is done is kept."
+        ) from error
+
+
+@contextmanager
+def _draft(path: Path, content: bytes) -> Iterator[Path]:
+    """A whole copy beside its place, gone after the block."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+    draft = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # A temporary file is its owner's alone; an object of a shared store is everybody's that the umask lets in.
+        draft.chmod(0o666 & ~_umask())
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=1)
+def _umask() -> int:
+    current = os.umask(0o022)
+    os.umask(current)
+    return current

@@ -1,0 +1,158 @@
+"""A small cohort whose preprocessing is disturbed, and what was executed for each of its scans."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.command_line import CommandLine
+from tests.tiny_study import STUDY
+
+SUBJECTS = 6
+PATIENCE_S = 240
+PRELOAD = Path(__file__).with_name("execution_log.py")
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one phantom cohort, `train`."""
+    from tasks.science.imaging.phantom import PhantomSpec, write_phantom
+
+    root = tmp_path_factory.mktemp("fault-data")
+    write_phantom(PhantomSpec(subjects=SUBJECTS, sites=1, seed=5, patients=0.0, spacing_mm=4.0), root / "train")
+    return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One Prefect server for all commands that are not about it: each of its own would take longer than the scans."""
+    home = tmp_path_factory.mktemp("prefect")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    app = ["--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1", "--port", str(port)]
+    environment = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    with (home / "server.log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-m", "uvicorn", *app], env=environment, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while not answers(f"http://127.0.0.1:{port}/api/health"):
+            assert process.poll() is None, (home / "server.log").read_text()
+            assert time.monotonic() < deadline, "Prefect's server did not start"
+            time.sleep(0.2)
+        Audit.prefect_api_url = f"http://127.0.0.1:{port}/api"
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def answers(url: str) -> bool:
+    """Whether a server is up."""
+    try:
+        with urllib.request.urlopen(url, timeout=5):  # noqa: S310
+            return True
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A study of that cohort alone."""
+    head, rest = STUDY.split("[[cohorts]]", 1)
+    healthy = rest.split("[[cohorts]]", 1)[0]
+    settings = rest[rest.index("[recipe]") : rest.index("[[associations]]")]
+    path = tmp_path / "faults.toml"
+    path.write_text(f"{head}[[cohorts]]{healthy}{settings}")
+    return path
+
+
+class Audit:
+    """`padflow` whose workers write down what they do."""
+
+    prefect_api_url = ""
+
+    def __init__(self, folder: Path, data: str, *, embedded: bool = False, **environment: str) -> None:
+        self.log = folder / "executions.log"
+        self.log.touch()
+        counted = {"EXECUTION_LOG": str(self.log), "DASK_DISTRIBUTED__WORKER__PRELOAD": str(PRELOAD)}
+        if not embedded:
+            counted["PREFECT_API_URL"] = self.prefect_api_url
+        self.padflow = CommandLine(folder / "home", data, **counted, **environment)
+        self.store = folder / "home" / "store"
+
+    def counts(self, event: str) -> Counter[str]:
+        """Scan → how often."""
+        lines = (line.split() for line in self.log.read_text().splitlines())
+        return Counter(sha256 for said, sha256, _ in lines if said == event)
+
+    def computed_after_finish(self) -> list[str]:
+        """Scans that were computed although they were finished."""
+        finished, again = set(), []
+        for said, sha256, _ in (line.split() for line in self.log.read_text().splitlines()):
+            if said == "finished":
+                finished.add(sha256)
+            elif said == "computed" and sha256 in finished:
+                again.append(sha256)
+        return again
+
+    def workers(self) -> list[int]:
+        """Process ids of the workers, oldest first."""
+        lines = (line.split() for line in self.log.read_text().splitlines())
+        return [int(pid) for said, _, pid in lines if said == "worker"]
+
+    def wait_for(self, event: str, count: int, alive: Callable[[], bool]) -> None:
+        """Wait until something happened to so many scans."""
+        deadline = time.monotonic() + PATIENCE_S
+        while len(self.counts(event)) < count:
+            assert alive(), f"the command ended before {count} scans had {event}: {self.padflow.stderr[-3000:]}"
+            assert time.monotonic() < deadline, "preprocessing made no progress"
+            time.sleep(0.02)
+
+
+def wait_until_gone(processes: list[psutil.Process], seconds: float) -> None:
+    """Fail if a process outlives the time."""
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    left = [process.cmdline() for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+    for process in alive:
+        process.kill()
+    assert not left
+
+
+def sha256s(cohort: Path) -> set[str]:
+    """The scans of a cohort, by their bytes."""
+    return {hashlib.sha256(path.read_bytes()).hexdigest() for path in cohort.glob("train/sub-*/anat/*.nii.gz")}
+
+
+def whole_scans(objects: dict[str, bytes]) -> set[str]:
+    """Scans that are finished, after a look into every object: a half one fails here."""
+    for name, content in objects.items():
+        if name.endswith(".npy"):
+            volume = np.load(io.BytesIO(content), allow_pickle=False)
+            assert np.isfinite(volume).all()
+            assert volume.any()
+        elif name.endswith(".json"):
+            json.loads(content)
+    names = {name.rsplit("/", 1)[-1] for name in objects}
+    finished = {name.removesuffix(".json") for name in names if name.endswith(".json") and "excluded" not in name}
+    assert {f"{scan}.npy" for scan in finished} <= names
+    return finished
+
+
+def local_objects(store: Path) -> dict[str, bytes]:
+    """Everything under `prepared/` of a store on this machine."""
+    return {str(path): path.read_bytes() for path in store.glob("prepared/*/*") if not path.name.startswith(".")}
