@@ -49,15 +49,24 @@ def rows() -> list[Row]:
             f"{whole_stage:.1%} (cluster start and end included), {from_submission:.1%} (from the first submission to "
             "the last result)",
             whole_stage >= BAR,
-            f"{len(found['scans'])} scans of {in_scans / len(found['scans']):.1f} s each. The command took "
-            f"{found['ended'] - found['started']:.1f} s: {found['connecting'] - found['started']:.1f} s until the "
-            f"cluster is asked for (loading, indexing, Prefect's server), "
-            f"{found['submitted'] - found['connecting']:.1f} s until the first slice is submitted (cluster start and preflight), {first - found['submitted']:.1f} s "
-            f"until the first scan begins, {last - first:.1f} s of scans, in which one core waits {idle_s:.1f} s for "
-            f"the other's last scan, {found['closed'] - last:.1f} s to end the cluster, "
-            f"{found['ended'] - found['closed']:.1f} s to end.",
+            f"{len(found['scans'])} scans of {in_scans / len(found['scans']):.1f} s each. "
+            f"{_parts(found, first, last)}; one core waits {idle_s:.1f} s for the other's last scan.",
         )
     ]
+
+
+def _parts(found: dict[str, Any], first: float, last: float) -> str:
+    moments = [
+        ("until the cluster is asked for (loading, indexing, Prefect's server)", found["connecting"]),
+        ("until the first slice is submitted (cluster start, preflight)", found["submitted"]),
+        ("until the first scan begins", first),
+        ("of scans", last),
+        ("to end the cluster", found["closed"]),
+        ("to end", found["ended"]),
+    ]
+    starts = [found["started"], *(moment for _, moment in moments)]
+    parts = [f"{moment - start:.1f} s {what}" for (what, moment), start in zip(moments, starts, strict=False)]
+    return f"The command took {found['ended'] - found['started']:.1f} s: {', '.join(parts)}"
 
 
 def _run(folder: Path) -> dict[str, Any]:
@@ -102,6 +111,10 @@ def prepare_and_mark(*arguments: Any, **named: Any) -> Any:
 
 def main(study: str) -> None:
     """`padflow preprocess STUDY` with marks at the fan-out's beginning and end."""
+    from infra.settings import load_settings
+
+    # As the command line does: Prefect reads its settings when it is imported.
+    load_settings()
     from flows import preprocess as flow_module
     from flows.prepare import prepare_study
     from tasks.steps import preprocess as step
