@@ -13,6 +13,7 @@ from infra.storage import Store, read_verified
 from infra.templates import load_template
 from tasks.records import Excluded, PreparedScan, Recipe, ScanRef, ScanRejected
 from tasks.science.imaging.recipe import prepare_scan, prepared_montage, recipe_digest
+from tasks.steps.memory import gives_back_memory
 
 
 @lru_cache(maxsize=4)
@@ -21,6 +22,7 @@ def open_store(url: str, cache: str) -> Store:
     return Store(url, Path(cache))
 
 
+@gives_back_memory
 def prepare_one(store_url: str, cache: str, scan: ScanRef, recipe: Recipe, recipe_key: str) -> PreparedScan | Excluded:
     """Make a scan's prepared volume, or its exclusion, in the store.
 

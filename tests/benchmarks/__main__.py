@@ -12,7 +12,7 @@ import sys
 
 from tests.benchmarks import rows, table
 
-BENCHMARKS = ("orchestration", "planted_effects")
+BENCHMARKS = ("orchestration", "registration", "fanout", "rerun", "memory", "linear", "planted_effects")
 
 
 def main(names: list[str]) -> None:

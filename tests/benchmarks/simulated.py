@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from infra import layout
@@ -76,11 +73,3 @@ def finish(store: Store, study: Path, indexed: IndexedCohort) -> None:
             continue
         for place in (layout.prepared_volume(key, sha256), layout.prepared_sidecar(key, sha256)):
             store.local_path(place).write_bytes(b"{}")
-
-
-@contextmanager
-def timed(times: dict[str, float], name: str) -> Iterator[None]:
-    """Add what a block takes, in seconds."""
-    start = time.perf_counter()
-    yield
-    times[name] = times.get(name, 0.0) + time.perf_counter() - start
