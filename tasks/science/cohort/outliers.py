@@ -59,6 +59,7 @@ FIGURES: dict[str, QualityFigure] = {
     "scale_y": QualityFigure("scaling back to front", "either", "registration", 0.01),
     "scale_z": QualityFigure("scaling foot to head", "either", "registration", 0.01),
     "fov_cut_fraction": QualityFigure("brain outside the field of view", "high", "registration", 0.005),
+    "header_turn_degrees": QualityFigure("turn against what the header says, degrees", "high", "registration", 5.0),
     "brain_volume_ml": QualityFigure("grey and white matter, ml", "either", "anatomy", 10.0),
     "mask_volume_ml": QualityFigure("brain mask, ml", "either", "anatomy", 10.0),
     "brain_fraction": QualityFigure("tissue in the brain mask", "either", "anatomy", 0.005),
