@@ -27,14 +27,15 @@ def quality_table(quality: pd.DataFrame) -> Table | None:
     rows = []
     for name in names:
         parts = [quality.loc[quality["cohort"] == cohort, name].astype(float) for cohort in cohorts]
-        rows.append((Cell(name, FIGURES[name].label), Cell(_worse(FIGURES[name].bad)), *map(_range_cell, parts)))
-    columns = ("Figure", "Worse", *map(str, cohorts))
+        figure = FIGURES[name]
+        rows.append((Cell(name), Cell(figure.label), Cell(_worse(figure.bad)), *map(_range_cell, parts)))
+    columns = ("Figure", "What it is", "Worse when", *map(str, cohorts))
     caption = "Median of each figure, with the range of the middle nine tenths of the scans"
     return Table(caption, columns, tuple(rows), _absences(quality))
 
 
 def _worse(bad: str) -> str:
-    return {"low": "lower", "high": "higher", "either": "far off"}[bad]
+    return {"low": "low", "high": "high", "either": "low or high"}[bad]
 
 
 def _range_cell(values: pd.Series) -> Cell:

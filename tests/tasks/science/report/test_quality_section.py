@@ -57,7 +57,8 @@ def test_a_study_without_findings_or_figures_says_so(study: ReportContents) -> N
 def test_ranges_are_those_of_the_cohort(study: ReportContents) -> None:
     table = quality_table(study.quality)
     assert table is not None
-    rows = {row[0].text: row[2] for row in table.rows}
+    rows = {row[0].text: row[3] for row in table.rows}
+    assert [cell.text for cell in table.rows[0][:3]] == ["snr", "signal to noise in white matter", "low"]
     assert rows["snr"].text == f"{study.quality['snr'].median():.1f}"
     assert rows["ghost_to_signal"].text == "not measured"
 
