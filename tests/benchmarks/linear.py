@@ -86,7 +86,7 @@ def measured(size: int) -> Mapping[str, float]:
 def _plan(store: Store, path: Path, indexed: IndexedCohort) -> CohortState:
     study = load_study(path)
     finished = finished_scans(store, recipe_digest(study.recipe))
-    return cohort_state(store, study.cohorts[0], indexed, study.recipe, finished)
+    return cohort_state(store, study.cohorts[0], indexed, study.recipe, finished, study.quality)
 
 
 def _status(store: Store, path: Path, root: str) -> CohortState:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tasks.science.cohort.bids import BidsIndex, FileInfo, index_bids, table_paths
 from tasks.science.cohort.manifest import MANIFEST_DTYPES, check_manifest, manifest_frame
-from tasks.science.cohort.problems import Problem, problems_frame
+from tasks.science.cohort.problems import Problem, problems_frame, quoted
 
 PARTICIPANTS = b"participant_id\tage\tsex\nsub-01\t30\tF\nsub-02\t40\tM\n"
 TIDY = {
@@ -298,7 +298,7 @@ NAMES = st.builds(
 def test_every_image_is_in_the_manifest_or_said(index_tree, tree, table):
     index = index_tree({**tree, "participants.tsv": PARTICIPANTS + table})
     images = {path for path in tree if path.endswith((".nii", ".nii.gz")) and not path.startswith((".", "code/"))}
-    said = set(index.problems["path"]) | {path for path in images if repr(path) in set(index.problems["path"])}
+    said = set(index.problems["path"]) | {path for path in images if quoted(path) in set(index.problems["path"])}
     assert images <= set(index.manifest["path"]) | said
     assert index.manifest["scan_id"].is_unique
     assert index.manifest["path"].is_unique
