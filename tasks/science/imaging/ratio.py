@@ -143,7 +143,7 @@ def reference_modes(
         Modes of eyes and muscles.
 
     Raises:
-        ScanRejected: A region is empty (defaced, or cut off), or the two cannot be told apart.
+        ScanRejected: A region is empty (defaced, or cut off), shows no eyes, or the two cannot be told apart.
     """
     level = float(np.median(volume[brain]))
     modes = []
@@ -159,6 +159,13 @@ def reference_modes(
         modes.append(tissue_mode(values[values > EMPTY_BELOW * level]))
     if abs(modes[0] - modes[1]) < LEAST_CONTRAST * level:
         raise ScanRejected("ratio", f"eyes and temporal muscles are alike in {contrast}; look at the scan")
+    if (modes[0] > level) == (contrast == "T1w"):
+        raise ScanRejected(
+            "ratio",
+            f"what lies where the eyes are is as no eye in {contrast} ({modes[0] / level:.2f} of the brain; the vitreous "
+            "is darker than brain in T1w and brighter in T2w): defaced in part, or cut; leave ratio_calibration out of "
+            "the recipe, or give the scans as they were taken",
+        )
     return modes[0], modes[1]
 
 

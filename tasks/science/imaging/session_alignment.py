@@ -27,7 +27,7 @@ FINE = Level(2.0, 4.0, 4.0, 15)
 CLIP_PERCENTILE = 99.0
 FOREGROUND_CLIP_PERCENTILE = 90.0
 # Right headers left 3% to 70% unexplained (15 real pairs, T2w and FLAIR, stripped and thick-sliced raw heads). Of 90
-# wrong ones 75 were told by their turn or mirror image; those that fitted nowhere left 78% and more.
+# wrong ones 76 were told by their turn or mirror image; those that fitted nowhere left 78% and more.
 SURELY_RIGHT = 0.25
 MAX_UNEXPLAINED = 0.77
 # The wrong way round left 1.02 (thick slices of a raw head) to 3.5 times as much unexplained as the right one.

@@ -88,6 +88,9 @@ def test_defaced_and_stripped_heads_cannot_be_calibrated():
             reference_modes(cut, AFFINE, BRAIN, "T1w", CALIBRATION)
     with pytest.raises(ScanRejected, match="alike"):
         reference_modes(head(60, 61, 80, 1.0, 0), AFFINE, BRAIN, "T1w", CALIBRATION)
+    # A face that was blurred or cut through the orbits leaves something there: less than half of brain in T2w.
+    with pytest.raises(ScanRejected, match="no eye in T2w"):
+        reference_modes(head(60, 30, 100, 1.0, 0), AFFINE, BRAIN, "T2w", CALIBRATION)
     with pytest.raises(ScanRejected, match="T2w shows nothing"):
         ratio_image(t1, np.zeros_like(t1), BRAIN)
 
