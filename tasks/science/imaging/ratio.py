@@ -162,8 +162,8 @@ def reference_modes(
     if (modes[0] > level) == (contrast == "T1w"):
         raise ScanRejected(
             "ratio",
-            f"what lies where the eyes are is as no eye in {contrast} ({modes[0] / level:.2f} of the brain; the vitreous "
-            "is darker than brain in T1w and brighter in T2w): defaced in part, or cut; leave ratio_calibration out of "
+            f"what lies where the eyes are is as no eye in {contrast} ({modes[0] / level:.2f} of the brain; an eye is "
+            "darker than brain in T1w and brighter in T2w): defaced in part, or cut; leave ratio_calibration out of "
             "the recipe, or give the scans as they were taken",
         )
     return modes[0], modes[1]

@@ -147,8 +147,9 @@ def as_clinical(volume: Volume, affine: Affine, brain: Mask, protocol: SliceProt
     thick, thick_affine = simulate_acquisition(around, affine, protocol)
     seen = resampled_along_axes(thick, thick_affine, volume.shape, affine, resolution_mm)
     inside = seen[brain]
-    seen = (seen - inside.mean()) / np.float32(max(float(inside.std()), 1e-6))
-    return np.where(brain, seen, np.float32(0))
+    seen -= inside.mean()
+    seen *= brain / np.float32(max(float(inside.std()), 1e-6))
+    return seen
 
 
 def resampled_along_axes(
@@ -173,7 +174,8 @@ def resampled_along_axes(
     # Axes that shrink most first: they leave least to do for the rest.
     for axis in sorted(range(3), key=lambda which: shape[which] / volume.shape[which]):
         places = to_source[axis, axis] * np.arange(shape[axis]) + to_source[axis, 3]
-        smooth = np.moveaxis(_between(np.moveaxis(smooth, axis, 0), places), 0, axis)
+        planes = np.ascontiguousarray(np.moveaxis(smooth, axis, 0))
+        smooth = np.moveaxis(_between(planes, places), 0, axis)
     return np.ascontiguousarray(smooth)
 
 
