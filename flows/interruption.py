@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import signal
@@ -54,7 +55,12 @@ def start_embedded_server() -> None:
     server = SubprocessASGIServer()
     if server.running:
         return
-    server.start()
+    home = get_current_settings().home
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "starting.lock").open("w") as turn:
+        # Two servers that make the tables of one database at the same time end with half of them each.
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        server.start()
     if server.server_process is not None:
         end_with_this_process(server.server_process.pid)
 

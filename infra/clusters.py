@@ -91,8 +91,15 @@ def _remote(address: str) -> Iterator[Client]:
             client = Client(address, timeout=CONNECT_TIMEOUT_S)
     except (OSError, TypeError, ValueError) as error:
         raise ValueError(_refusal(address, error)) from error
+    quiet_dask()
     with client:
         yield client
+
+
+def quiet_dask() -> None:
+    """A dying worker and a lost scheduler are told in padflow's own words; Dask's account would bury them."""
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _refusal(address: str, error: BaseException) -> str:
@@ -122,8 +129,7 @@ def _refusal(address: str, error: BaseException) -> str:
 
 @contextmanager
 def _local(profile: Local, home: Path) -> Iterator[Client]:
-    # A dying worker is expected and told per scan; Dask's own account of it would bury that.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    quiet_dask()
     check_scratch(home / "dask")
     environment = {**dask.config.get("distributed.nanny.pre-spawn-environ"), **WORKER_ENVIRONMENT}
     with (

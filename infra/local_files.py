@@ -12,6 +12,8 @@ from pathlib import Path
 
 # Some network file systems have none.
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+# What a killed process leaves behind begins so, and is no object.
+DRAFT_PREFIX = ".writing-"
 # Far more than Dask's own files; spilled data would need much more, but scans do not spill.
 SCRATCH_BYTES = 2**20
 
@@ -59,7 +61,7 @@ def check_scratch(folder: Path) -> None:
 def _draft(path: Path, content: bytes) -> Iterator[Path]:
     """A whole copy beside its place, gone after the block."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=DRAFT_PREFIX)
     draft = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -21,7 +21,7 @@ from typing import Any
 import fsspec
 import pandas as pd
 
-from infra.local_files import create_file, replace_file
+from infra.local_files import DRAFT_PREFIX, create_file, replace_file
 from infra.local_listing import list_folder
 from infra.storage_faults import SourceChanged, patiently, storage_code
 from tasks.science.cohort.bids import FileInfo
@@ -119,10 +119,11 @@ class Store:
     def keys(self) -> set[str]:
         """Every key of the store, in one listing of all its folders."""
         try:
-            found = self._filesystem.find(self._root)
+            found = patiently(lambda: self._filesystem.find(self._root), self.url)
         except FileNotFoundError:
             return set()
-        return {str(path).removeprefix(self._root).lstrip("/") for path in found}
+        keys = (str(path).removeprefix(self._root).lstrip("/") for path in found)
+        return {key for key in keys if not key.rsplit("/", 1)[-1].startswith(DRAFT_PREFIX)}
 
     def read(self, key: str) -> bytes:
         """All bytes of an object; a missing one is a `FileNotFoundError`."""

@@ -33,7 +33,7 @@ def small_disk(place: Path, size_kib: int) -> Iterator[None]:
 
 
 def test_a_store_that_fills_up_stops_the_run_and_is_continued(study: Path, cohort: Path, tmp_path: Path) -> None:
-    audit = Audit(tmp_path, str(cohort), PADFLOW_WORKERS="1")
+    audit = Audit(tmp_path, str(cohort))
     volume_kib = 2 * 40 * 48 * 40 // 1024
     with small_disk(audit.store, 2 * volume_kib + 120):
         audit.padflow("preprocess", str(study), code=1)

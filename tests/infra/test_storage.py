@@ -90,3 +90,9 @@ def test_hashes_are_reused_only_while_size_and_version_stand(tmp_path: Path) -> 
 def test_an_empty_root_says_what_to_check(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="PADFLOW_DATA"):
         BidsRoot(str(tmp_path / "absent")).listing()
+
+
+def test_what_a_killed_writer_left_is_no_object(store: Store, tmp_path: Path) -> None:
+    store.write("prepared/a.json", b"{}")
+    (tmp_path / "store" / "prepared" / ".writing-abc").write_bytes(b"half")
+    assert store.keys() == {"prepared/a.json"}
