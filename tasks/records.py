@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 Role = Literal["train", "external", "clinical"]
 Contrast = Literal["T1w", "T2w", "FLAIR"]
 Channel = Literal["T1w", "T2w", "FLAIR", "ratio"]
+MaskName = Literal["auto", "provided", "template", "hd-bet", "synthstrip"]
 RecipeName = Literal["t1w", "flair", "t1w_t2w_ratio", "clinical_2d", "multichannel"]
 SplitName = Literal["train", "validation", "calibration", "test"]
 FORBID_UNKNOWN_KEYS: dict[str, Any] = {"extra": "forbid"}
@@ -187,7 +188,8 @@ class Recipe:
         field_of_view_mm: Extent of the prepared grid in template space, (x, y, z); 160×192×160 after Peng et al. 2021.
         templates: Templates by age; empty takes MNI for everybody.
         mask: Where the brain mask comes from. `provided`: the input is skull-stripped; `template`: the template's
-            mask through the registration; `auto`: detect which of the two it is.
+            mask through the registration; `auto`: detect which of the two it is; `hd-bet`, `synthstrip`: that tool,
+            which must be installed on every worker, and whose version is part of the key.
         bias_correction: Whether N4 runs.
         ratio_calibration: How T1w and T2w are scaled before they are divided; off where it is left out, and for
             skull-stripped scans, which lack the tissues that it needs.
@@ -203,7 +205,7 @@ class Recipe:
     resolution_mm: float = 1.0
     field_of_view_mm: tuple[float, float, float] = (160.0, 192.0, 160.0)
     templates: tuple[TemplateSpec, ...] = ()
-    mask: Literal["auto", "provided", "template"] = "auto"
+    mask: MaskName = "auto"
     bias_correction: bool = True
     ratio_calibration: RatioCalibration | None = None
     clip_percentiles: tuple[float, float] = (0.5, 99.5)

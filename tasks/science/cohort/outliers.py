@@ -80,6 +80,7 @@ FIGURES: dict[str, QualityFigure] = {
         for name, figure in {
             "alignment": QualityFigure(f"{contrast} explained by the reference image", "low", "registration", 0.01),
             "moved_mm": QualityFigure(f"{contrast} moved to the reference image, mm", "high", "registration", 0.5),
+            "mirror_margin": QualityFigure(f"{contrast} fits better than its mirror image", "low", "registration", 0.1),
             "nonfinite_fraction": QualityFigure(f"{contrast} voxels that are not finite", "high", "image", 0.001),
         }.items()
     },

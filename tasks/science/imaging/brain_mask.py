@@ -14,7 +14,7 @@ from .resampling import resample
 from .template import Template
 from .template_points import distance_from_brain_mm
 
-MaskKind = Literal["provided", "template"]
+MaskKind = Literal["provided", "template", "hd-bet", "synthstrip"]
 
 SHELL_FROM_MM, SHELL_TO_MM = 6.0, 20.0
 SHELL_STEP_VOXELS = 4

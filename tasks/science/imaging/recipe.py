@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -13,10 +14,11 @@ import scipy
 import SimpleITK as sitk
 from scipy import ndimage
 
-from ...records import Recipe, digest
+from ...records import MaskName, Recipe, digest
 from ..arrays import Affine, Mask, Volume
 from . import brain_mask
 from .artefacts import Artefacts, artefact_figures
+from .external_mask import external_mask, tool_version
 from .grid import Shape, study_grid, template_on_grid
 from .intensity import zscore_within_mask
 from .montage import montage_png
@@ -25,7 +27,7 @@ from .orientation import spacing_mm
 from .placement import WORKING_MM, Beside, PlacedImage, Reference, place_beside, place_reference
 from .quality import TemplateMaps, fov_cut_fraction, quality_figures, reject_failures
 from .ratio import scaled_ratio
-from .resampling import block_mean
+from .resampling import block_mean, resample
 from .template import Template, mni, mni_digest
 
 RECIPE_VERSION = 5
@@ -69,7 +71,7 @@ def recipe_digest(recipe: Recipe) -> str:
         64 hexadecimal digits: fields, recipe version, numerical libraries' versions, templates' bytes.
 
     Raises:
-        ValueError: The recipe gives templates whose bytes nobody has read yet.
+        ValueError: The recipe gives templates whose bytes nobody has read yet, or a mask tool that is not installed.
     """
     return digest(_provenance(recipe))
 
@@ -90,7 +92,15 @@ def _provenance(recipe: Recipe) -> dict[str, Any]:
             "SimpleITK": sitk.__version__,
         },
         "template_sha256": mni_digest() if not templates else "",
+        "mask_tool": _mask_tool(recipe.mask, os.environ.get("PATH", "")),
     }
+
+
+@lru_cache(maxsize=4)
+def _mask_tool(mask: MaskName, path: str) -> str:
+    """The installed tool and its version, asked once per search path; "" where the recipe needs none."""
+    del path
+    return tool_version(mask) if mask in ("hd-bet", "synthstrip") else ""
 
 
 def prepare_scan(images: bytes | Mapping[str, bytes], recipe: Recipe, template: Template | None = None) -> Prepared:
@@ -194,8 +204,14 @@ def _brain(
     if kind == "provided":
         brain = brain_mask.provided_mask(volume, recipe.resolution_mm, target.maps.brain)
         images = images[1:]
-    else:
+    elif kind == "template":
         brain = target.maps.brain
+    else:
+        reference = images[0]
+        native = external_mask(reference.volume, reference.affine, kind).astype(np.float32)
+        to_template = reference.to_template @ reference.affine
+        brain = resample(native, to_template, target.shape, target.affine, recipe.resolution_mm) > 0.5
+        images = images[1:]
     for image in images:
         brain = brain & image.seen_on_grid(target.shape, target.affine)
     return brain
@@ -219,6 +235,7 @@ def _session_quality(name: str, other: Beside) -> dict[str, float]:
     return {
         f"{name}_alignment": found.correlation_ratio,
         f"{name}_moved_mm": found.moved_mm,
+        f"{name}_mirror_margin": found.mirror_margin,
         f"{name}_nonfinite_fraction": other.image.scan.nonfinite_fraction,
     }
 

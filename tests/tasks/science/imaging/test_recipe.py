@@ -246,3 +246,31 @@ def test_a_real_scan_with_an_edited_header_is_found_and_said(shared_data: Path, 
     result = prepare_scan(stored(volume, turn @ affine), RECIPE)
     assert result.quality["header_turn_degrees"] == abs(max(angles, key=abs))
     assert result.quality["registration_ncc"] > 0.45
+
+
+def test_a_mask_tool_is_asked_for_and_its_version_is_part_of_the_key(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for SynthStrip, since its weights cannot be part of a test: it keeps what is bright."""
+    recipe = replace(RECIPE, mask="synthstrip")
+    with pytest.raises(ValueError, match="mri_synthstrip"):
+        recipe_digest(recipe)
+    tool = tmp_path / "mri_synthstrip"
+    tool.write_text(
+        f"#!{sys.executable}\nimport sys, nibabel as nib, numpy as np\n"
+        "options = dict(zip(sys.argv[1:], sys.argv[2:]))\nimage = nib.load(options['-i'])\n"
+        "middle = np.abs(np.indices(image.shape) - np.array(image.shape).reshape(3, 1, 1, 1) / 2)\n"
+        "inside = (middle * np.array(image.header.get_zooms()).reshape(3, 1, 1, 1)).max(axis=0) < 45\n"
+        "nib.save(nib.Nifti1Image(inside.astype(np.uint8), image.affine), options['-m'])\n"
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    first = recipe_digest(recipe)
+    result = prepare_scan(cohort["head"][0][0], recipe)
+    assert result.sidecar["mask_kind"] == "synthstrip"
+    assert result.sidecar["mask_tool"].startswith("mri_synthstrip")
+    determinant = result.quality["registration_determinant"]
+    assert (result.volume != 0).sum() * 0.064 / determinant == pytest.approx(0.09**3 * 1e6, rel=0.05)
+    tool.write_text(tool.read_text() + "# another version\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert recipe_digest(recipe) != first
