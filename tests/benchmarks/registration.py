@@ -116,8 +116,8 @@ def similarity_rows(table: pd.DataFrame) -> list[Row]:
                 bool(apart.mean() >= 0),
                 f"paired difference {apart.mean():+.4f}, worst {apart.min():+.4f} ({apart.idxmin()}), "
                 f"{(apart >= 0).sum()} of {len(apart)} no lower; {by_group}; "
-                f"to ANTs with the template's brain as its mask: median {masked.median():+.4f}, worst {masked.min():+.4f} "
-                f"on {len(masked)} raw heads",
+                f"to ANTs with the template's brain as its mask, {len(masked)} raw heads: "
+                f"median {masked.median():+.4f}, worst {masked.min():+.4f}",
             )
         )
     return made
