@@ -46,6 +46,14 @@ def test_parameters_and_transform_are_each_others_inverse(parameters: list[float
     np.testing.assert_allclose(parameters_of(transform_of(np.array(parameters), mni()), mni()), parameters, atol=1e-8)
 
 
+@pytest.mark.parametrize("step", [1e5, -1e5])
+def test_no_step_of_a_line_search_is_too_far(step: float) -> None:
+    volume, affine = small_template()
+    transform = transform_of(np.full(12, step), mni())
+    assert np.isfinite(transform).all()
+    assert unexplained(Scene(volume, affine), template_points(mni(), 8.0, 0), transform)[0] == 1.0
+
+
 MEASURES = {
     "correlation ratio": lambda scene, points, bins, transform: unexplained(scene, points, transform),
     "mutual information": mutual_information,
