@@ -85,24 +85,28 @@ def test_output_is_as_documented(prepared: dict[str, list[Prepared]]) -> None:
     assert {"snr", "cnr", "brain_volume_ml", "brain_fraction", "registration_ncc"} <= result.quality.keys()
 
 
-def test_same_bytes_give_same_bytes_in_another_process_and_thread_count(
+def test_same_bytes_give_same_bytes_in_any_process_order_and_thread_count(
     cohort: Cohort, prepared: dict[str, list[Prepared]], tmp_path: Path
 ) -> None:
-    content = cohort["head"][0][0]
-    (tmp_path / "scan.nii.gz").write_bytes(content)
+    """Two scans, in the other order, by another process with two threads: as on another worker."""
+    scans = [cohort["head"][0][0], cohort["stripped"][1][0]]
+    paths = [tmp_path / f"scan-{number}.nii.gz" for number in range(2)]
+    for path, content in zip(paths, scans, strict=True):
+        path.write_bytes(content)
     program = (
         "import sys, hashlib, pathlib; from tasks.records import Recipe; "
-        "from tasks.science.imaging.recipe import prepare_scan; "
-        "done = prepare_scan(pathlib.Path(sys.argv[1]).read_bytes(), Recipe(resolution_mm=4.0)); "
-        "print(hashlib.sha256(done.volume.tobytes() + repr(sorted(done.quality.items())).encode()).hexdigest())"
+        "from tasks.science.imaging.recipe import prepare_scan\n"
+        "for name in sys.argv[1:]:\n"
+        "    done = prepare_scan(pathlib.Path(name).read_bytes(), Recipe(resolution_mm=4.0))\n"
+        "    print(hashlib.sha256(done.volume.tobytes() + repr(sorted(done.quality.items())).encode()).hexdigest())"
     )
     path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "PYTHONPATH": path}
-    command = [sys.executable, "-c", program, str(tmp_path / "scan.nii.gz")]
+    command = [sys.executable, "-c", program, *map(str, reversed(paths))]
     elsewhere = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=tmp_path)
-    here = prepared["head"][0]
-    expected = here.volume.tobytes() + repr(sorted(here.quality.items())).encode()
-    assert elsewhere.stdout.strip() == hashlib.sha256(expected).hexdigest()
+    here = [prepared["stripped"][1], prepared["head"][0]]
+    expected = [done.volume.tobytes() + repr(sorted(done.quality.items())).encode() for done in here]
+    assert elsewhere.stdout.split() == [hashlib.sha256(content).hexdigest() for content in expected]
 
 
 @pytest.mark.parametrize("codes", ["LPS", "PIR", "SAL"])
