@@ -52,7 +52,7 @@ class BrainAgeModel(PythonModel):
         self._age_bias = importlib.import_module(f"{package}.science.statistics.age_bias")
         self._networks = importlib.import_module(f"{package}.networks.build")
         self._folder = folder
-        self._recipe = self._recipe_of(self.contract["recipe"])
+        self._recipe = self._records.recipe_from(self.contract["recipe"])
         self._network = self._records.NetworkSpec(**_tuples(self.contract["network"]))
         self._members = [self._networks.load_network(self._network, folder / name) for name in self.contract["weights"]]
 
@@ -97,10 +97,6 @@ class BrainAgeModel(PythonModel):
             figures["corrected_brain_pad_years"] = corrected - age_years
         return figures
 
-    def _recipe_of(self, values: dict[str, Any]) -> Any:
-        templates = tuple(self._records.TemplateSpec(**_tuples(spec)) for spec in values["templates"])
-        return self._records.Recipe(**{**_tuples(values), "templates": templates})
-
     def _template_for(self, age_years: float | None) -> Any:
         """The template of the recipe for an age; MNI where it has none of its own."""
         if not self._recipe.templates:
@@ -116,8 +112,7 @@ class BrainAgeModel(PythonModel):
         prepared = row.get("prepared")
         if isinstance(prepared, str) and prepared:
             volume = np.load(io.BytesIO(Path(prepared).read_bytes()), allow_pickle=False)
-            shape, _ = self._grid.study_grid(self._recipe, self._template.mni())
-            expected = (len(self._recipe.channel_names), *shape)
+            expected = (len(self._recipe.channel_names), *self._grid.grid_shape(self._recipe))
             if volume.shape != expected:
                 raise ValueError(f"prepared volume has shape {volume.shape}, the model expects {expected}")
             return np.asarray(volume, dtype=np.float32)

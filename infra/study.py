@@ -17,6 +17,7 @@ from tasks.records import (
     FORBID_UNKNOWN_KEYS,
     AssociationSpec,
     NetworkSpec,
+    RatioCalibration,
     Recipe,
     Role,
     TrainingSpec,
@@ -260,6 +261,13 @@ def _recipe_problems(recipe: Recipe) -> list[str]:
         problems.append(
             f"recipe.channels {list(recipe.channel_names)} are not those of the recipe {recipe.name!r} "
             f'({", ".join(sorted(own))}); leave them out, or set name = "multichannel"'
+        )
+    calibration = recipe.ratio_calibration
+    default = RatioCalibration((0, 1), (0, 1))
+    if calibration and recipe.templates and default.eyes_mm == calibration.eyes_mm:
+        problems.append(
+            "recipe.ratio_calibration looks for eyes and muscles at MNI's coordinates, and the recipe gives templates; "
+            "give eyes_mm and muscles_mm in the templates' space"
         )
     names = [template.name for template in recipe.templates]
     problems += [f"recipe.templates names {n!r} twice" for n in sorted(set(names)) if names.count(n) > 1]

@@ -153,7 +153,7 @@ class RatioCalibration:
     Attributes:
         t1w_modes: Intensities of eyes and temporal muscles in the reference T1w.
         t2w_modes: Likewise in the reference T2w.
-        eyes_mm: Spheres that lie in the eyes, (x, y, z, radius) in MNI RAS+ mm.
+        eyes_mm: Spheres that lie in the eyes, (x, y, z, radius) in the template's RAS+ mm; the default is for MNI.
         muscles_mm: Spheres that lie in the temporal muscles.
     """
 
@@ -228,6 +228,20 @@ class Recipe:
             return ""
         fits = [t.name for t in self.templates if t.ages_months[0] <= age_months <= t.ages_months[1]]
         return fits[0] if fits else None
+
+
+def recipe_from(values: dict[str, Any]) -> Recipe:
+    """Rebuild a recipe from what `asdict` and JSON made of it, as a registered model carries it."""
+    plain = {name: _as_tuples(value) for name, value in values.items()}
+    templates = tuple(TemplateSpec(**{k: _as_tuples(v) for k, v in spec.items()}) for spec in values["templates"])
+    calibration = values["ratio_calibration"]
+    if calibration is not None:
+        calibration = RatioCalibration(**{name: _as_tuples(value) for name, value in calibration.items()})
+    return Recipe(**{**plain, "templates": templates, "ratio_calibration": calibration})
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,9 @@ def flags_of(
 
 def sites_of(scans: pd.DataFrame, quality: QualitySpec) -> pd.Series | None:
     """Which scanner each scan comes from, where the cohort says so."""
-    return scans.get(quality.site)
+    sites = scans.get(quality.site)
+    # The clinical table writes "" where a site is not known: that is no site of its own.
+    return None if sites is None else sites.where(sites != "")
 
 
 def quality_exclusions(

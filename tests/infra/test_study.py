@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from infra.study import STUDIES, find_study, load_study, parse_study, resolve_root
+from tasks.records import RatioCalibration, Recipe, TemplateSpec, as_json, recipe_from
 from tests.tiny_study import STUDY
 
 
@@ -104,3 +106,29 @@ def test_quality_thresholds_are_no_part_of_the_recipe() -> None:
     assert limited.quality.can_exclude
     assert plain.recipe == limited.recipe
     assert plain.digest() != limited.digest()
+
+
+def test_a_recipe_survives_the_json_of_a_registered_model() -> None:
+    calibration = RatioCalibration((20.0, 60.0), (150.0, 40.0), eyes_mm=((1.0, 2.0, 3.0, 4.0),))
+    template = TemplateSpec("newborn", "t1.nii", "grey.nii", "white.nii", ages_months=(0.0, 3.0), sha256="1" * 64)
+    recipe = Recipe(
+        name="multichannel", channels=("T2w", "ratio"), reference="T2w", resolution_mm=2.0, templates=(template,),
+        field_of_view_mm=(160.0, 192.0, 160.0), mask="template", bias_correction=False, ratio_calibration=calibration,
+        clip_percentiles=(1.0, 99.0), seed=3,
+    )  # fmt: skip
+    unchanged = [field.name for field in dataclasses.fields(Recipe) if getattr(recipe, field.name) == field.default]
+    assert unchanged == ["field_of_view_mm"]
+    again = recipe_from(json.loads(as_json(recipe)))
+    assert again == recipe
+    assert hash(again) == hash(recipe)
+    assert recipe_from(json.loads(as_json(Recipe()))) == Recipe()
+
+
+def test_calibration_at_mnis_coordinates_is_refused_in_other_templates() -> None:
+    templates = [{"name": "a", "t1": "a.nii", "grey": "b.nii", "white": "c.nii"}]
+    calibration = {"t1w_modes": [1.0, 2.0], "t2w_modes": [3.0, 4.0]}
+    recipe = {"name": "t1w_t2w_ratio", "templates": templates, "ratio_calibration": calibration}
+    with pytest.raises(ValueError, match="give eyes_mm and muscles_mm"):
+        parse_study(study_with(recipe=recipe))
+    own = {"eyes_mm": [[0.0, 0.0, 0.0, 5.0]], "muscles_mm": [[9.0, 0.0, 0.0, 5.0]]}
+    parse_study(study_with(recipe={**recipe, "ratio_calibration": {**calibration, **own}}))

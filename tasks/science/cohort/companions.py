@@ -45,7 +45,10 @@ def with_companions(rows: pd.DataFrame, contrasts: Sequence[str]) -> pd.DataFram
 
 
 def _without_companions(rows: pd.DataFrame, companion: pd.Series, first: str) -> pd.DataFrame:
-    scan = _of_session(rows, rows[(rows["unused"] == "") & (rows["modality"] == first)], "scan_id")
+    scans = rows[(rows["unused"] == "") & (rows["modality"] == first)]
+    # Of several scans the used one, which comes last here, stands for the session.
+    scans = scans.sort_values("why", ascending=False, key=lambda why: why != "", kind="stable")
+    scan = _of_session(rows, scans, "scan_id")
     alone = companion & (scan == "")
     goes_with = pd.Series(
         np.where(rows["why"] == "", "goes with " + scan, "would go with " + scan + ": " + rows["why"]), rows.index

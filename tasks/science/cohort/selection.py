@@ -23,6 +23,7 @@ SUPERSEDED = "superseded"
 NOT_MAGNITUDE = frozenset({"part-phase", "part-real", "part-imag"})
 RERUN_REMARK = "the last run is used, since a repeat is usually made because the first was bad"
 VARIANT_REMARK = "one image per session, the plainest name first; to use this one, select its `entities`"
+OF_ONE_FILE = frozenset({"scan_id", "run", "modality", "path", "size_bytes", "version", "sha256", "entities"})
 EVERYTHING: Mapping[str, Sequence[str | float | int]] = MappingProxyType({})
 
 
@@ -121,7 +122,9 @@ def _why_unused(
     for column, accepted in select.items():
         values = _accepted_values(rows, clinical, column, accepted)
         shown = rows[column].astype("str").fillna("missing")
-        outside = _reasons(rows, ~rows[column].isin(values), f"not selected: {column} is " + shown)
+        # What tells files of one session apart chooses the scan, not the images that go with it.
+        asked = rows["modality"] == contrasts[0] if column in OF_ONE_FILE else pd.Series(True, rows.index)
+        outside = _reasons(rows, asked & ~rows[column].isin(values), f"not selected: {column} is " + shown)
         why = why.where(why != "", outside)
     return why
 

@@ -13,6 +13,19 @@ from .template import Template
 Shape = tuple[int, int, int]
 
 
+def grid_shape(recipe: Recipe) -> Shape:
+    """How many voxels a prepared volume has, whichever template it lies on.
+
+    Args:
+        recipe: Gives resolution and field of view.
+
+    Returns:
+        Voxels along x, y and z.
+    """
+    sizes = [round(extent_mm / recipe.resolution_mm) for extent_mm in recipe.field_of_view_mm]
+    return sizes[0], sizes[1], sizes[2]
+
+
 def study_grid(recipe: Recipe, template: Template) -> tuple[Shape, Affine]:
     """Lay the recipe's box around the average brain.
 
@@ -33,14 +46,13 @@ def study_grid(recipe: Recipe, template: Template) -> tuple[Shape, Affine]:
     if not 0.5 <= resolution_mm <= 16.0:
         raise ValueError(f"resolution_mm is {resolution_mm}; expected 0.5 to 16: change it in the study's recipe")
     low, high = template.box_mm
-    sizes = [round(extent_mm / resolution_mm) for extent_mm in recipe.field_of_view_mm]
+    shape = grid_shape(recipe)
     needed = (high - low).tolist()
-    if any(size * resolution_mm < extent_mm for size, extent_mm in zip(sizes, needed, strict=True)):
+    if any(size * resolution_mm < extent_mm for size, extent_mm in zip(shape, needed, strict=True)):
         raise ValueError(
             f"field_of_view_mm {recipe.field_of_view_mm} at {resolution_mm} mm cuts the template's brain, which spans "
             f"{tuple(needed)} mm; enlarge field_of_view_mm in the study's recipe"
         )
-    shape = (sizes[0], sizes[1], sizes[2])
     affine = np.diag([resolution_mm, resolution_mm, resolution_mm, 1.0])
     affine[:3, 3] = (low + high) / 2 - (np.array(shape) - 1) / 2 * resolution_mm
     return shape, affine

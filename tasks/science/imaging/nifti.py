@@ -22,7 +22,8 @@ from .orientation import check_affine, spacing_mm
 GZIP_MAGIC = b"\x1f\x8b"
 HEADER_BYTES = 540  # NIfTI-2; NIfTI-1 has 348.
 MAX_DIMENSION = 1024
-MAX_VOXELS = 2**28
+MAX_VOXELS = 2**27
+MAX_STORED_BYTES = 2**29  # With float32 copies of so many voxels a worker stays below 3 GiB.
 MAX_OFFSET_BYTES = 2**24
 TRAILING_BYTES = 2**20
 PIECE_BYTES = 2**14
@@ -83,7 +84,7 @@ def read_scan(content: bytes, max_voxels: int = MAX_VOXELS) -> NativeScan:
     """
     if not content:
         raise _reject("the file is empty; upload it again")
-    header = _read_header(_inflate(content, HEADER_BYTES))
+    header = _read_header(bytes(_inflate(content, HEADER_BYTES)))
     shape = _checked_shape(header, max_voxels)
     affine = _checked_affine(header, shape)
     start, stored = _checked_layout(header, shape)
@@ -93,7 +94,7 @@ def read_scan(content: bytes, max_voxels: int = MAX_VOXELS) -> NativeScan:
     return NativeScan(finished, affine, nonfinite_fraction)
 
 
-def _inflate(content: bytes, limit_bytes: int) -> bytes:
+def _inflate(content: bytes, limit_bytes: int) -> bytes | bytearray:
     """Decompress at most `limit_bytes`, through concatenated gzip members (bgzip writes many)."""
     if not content.startswith(GZIP_MAGIC):
         return content[:limit_bytes]
@@ -113,10 +114,10 @@ def _inflate(content: bytes, limit_bytes: int) -> bytes:
                 position += len(piece) - len(member.unused_data)
     except zlib.error as error:
         raise _reject(f"the gzip stream is damaged ({error}); compress or upload the file again") from error
-    return bytes(inflated)
+    return inflated
 
 
-def _inflate_exactly(content: bytes, expected_bytes: int) -> bytes:
+def _inflate_exactly(content: bytes, expected_bytes: int) -> bytes | bytearray:
     inflated = _inflate(content, expected_bytes + TRAILING_BYTES)
     if len(inflated) < expected_bytes:
         raise _reject(
@@ -197,6 +198,12 @@ def _checked_layout(header: Nifti1Header, shape: tuple[int, int, int]) -> tuple[
     if code not in REAL_DATATYPES:
         raise _reject(f"NIfTI datatype {code} is not a real number type; store the scan as int16 or float32")
     stored = header.get_data_dtype()
+    size_bytes = int(np.prod(shape)) * stored.itemsize
+    if size_bytes > MAX_STORED_BYTES:
+        raise _reject(
+            f"the header announces {size_bytes // 2**20} MiB of voxels, over the limit of {MAX_STORED_BYTES // 2**20}; "
+            "store the scan as int16 or float32, or resample it first"
+        )
     offset = float(header["vox_offset"])
     if not np.isfinite(offset) or not 0 <= offset <= MAX_OFFSET_BYTES:
         raise _reject(f"the header says that voxels start at byte {offset}; at most {MAX_OFFSET_BYTES} is accepted")

@@ -125,8 +125,10 @@ def place_beside(scan: NativeScan, contrast: str, reference: Reference, template
     shown = reference.image
     copy, copy_affine = _working_copy(shown.volume, shown.affine, template, shown.to_template, shown.log_field)
     brain = brain_mask.mask_in_scan(_shape(copy), copy_affine, template, shown.to_template)
+    x, y, z = np.linalg.inv(shown.to_template)[:3, 0].tolist()
+    right = (x, y, z)
     try:
-        found = align_to(copy, copy_affine, brain, *block_mean(native, affine, FINE_WORKING_MM), recipe.seed)
+        found = align_to(copy, copy_affine, brain, *block_mean(native, affine, FINE_WORKING_MM), recipe.seed, right)
     except ScanRejected as rejection:
         raise ScanRejected(rejection.stage, f"{contrast} beside {recipe.reference}: {rejection.reason}") from rejection
     to_template = shown.to_template @ found.to_reference

@@ -134,7 +134,7 @@ def reference_modes(
 
     Args:
         volume: A whole head on the study's grid, shape (i, j, k).
-        affine: Voxel indices to MNI RAS+ mm.
+        affine: Voxel indices to the template's RAS+ mm.
         brain: True inside the brain.
         contrast: For reasons.
         calibration: Where the tissues lie.

@@ -58,7 +58,13 @@ class SessionAlignment:
 
 
 def align_to(
-    reference: Volume, reference_affine: Affine, brain: Mask, moving: Volume, moving_affine: Affine, seed: int
+    reference: Volume,
+    reference_affine: Affine,
+    brain: Mask,
+    moving: Volume,
+    moving_affine: Affine,
+    seed: int,
+    right: tuple[float, float, float] = (1.0, 0.0, 0.0),
 ) -> SessionAlignment:
     """Find the rigid motion from an image to the reference of its session.
 
@@ -72,6 +78,7 @@ def align_to(
         moving: A working copy of the other image, shape (l, m, n); a bias field is tolerated.
         moving_affine: Its voxel indices to its RAS+ mm.
         seed: Of the jitter of the points.
+        right: Where the head's right is in the reference's world; a turned head's is not the header's.
 
     Returns:
         The motion, and how well the two explain each other.
@@ -86,7 +93,7 @@ def align_to(
     if found.unexplained > SURELY_RIGHT:
         found = _best_turn(pair, found)
     _check_turn(found)
-    margin = _mirror_margin(pair, found)
+    margin = _mirror_margin(pair, found, np.array(right))
     in_brain = region.mask_in(moving, moving_affine, found.to_moving)
     bright = np.percentile(moving[in_brain], CLIP_PERCENTILE)
     clipped = np.minimum(moving, bright).astype(np.float32)
@@ -166,10 +173,12 @@ def _check_turn(found: RigidFit) -> None:
     )
 
 
-def _mirror_margin(pair: RigidPair, found: RigidFit) -> float:
+def _mirror_margin(pair: RigidPair, found: RigidFit, right: np.ndarray) -> float:
     """Compare the image with itself mirrored about the brain's middle: right and left of a head differ, a little."""
     mirror = np.eye(4)
-    mirror[0, 0], mirror[0, 3] = -1.0, 2 * pair.region.centre_mm[0]
+    normal = right / np.linalg.norm(right)
+    mirror[:3, :3] -= 2 * np.outer(normal, normal)
+    mirror[:3, 3] = 2 * normal * float(normal @ pair.region.centre_mm)
     mirrored = pair.fit(found.to_moving @ mirror, MIDDLE)
     margin = mirrored.unexplained / max(found.unexplained, 1e-9)
     if margin < 1 / SURE_MARGIN:

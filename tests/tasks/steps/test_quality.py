@@ -18,7 +18,7 @@ from tasks.records import Recipe
 from tasks.science.cohort.outliers import FIGURES, Limit
 from tasks.steps.index import index_cohort
 from tasks.steps.progress import cohort_state, finished_scans
-from tasks.steps.quality import quality_exclusions, quality_table
+from tasks.steps.quality import quality_exclusions, quality_table, sites_of
 from tasks.steps.quality_report import judged_scans
 from tests.golden.make_prepared_phantom import GOLDEN
 
@@ -129,3 +129,10 @@ def test_counts_add_up_and_thresholds_alone_move_scans(store: CountingStore, tmp
         strict.excluded[0].reason == "snr (signal to noise in white matter) is 3, below the study's limit: at least 5"
     )
     assert list(judged_scans(strict)["scan_id"]) == list(lenient.prepared["scan_id"])
+
+
+def test_scans_without_a_site_are_compared_with_the_cohort() -> None:
+    sites = sites_of(pd.DataFrame({"site": ["a", "", "b"]}), QualitySpec())
+    assert sites is not None
+    assert sites.isna().tolist() == [False, True, False]
+    assert sites_of(pd.DataFrame({"scan_id": ["x"]}), QualitySpec()) is None

@@ -244,3 +244,20 @@ def test_real_sessions_with_missing_contrasts(shared_data, index_root, recipe, n
     selection = select_scans(index, recipe)
     assert len(selection.scans) == n_scans
     assert accounts_for(selection, index.manifest)
+
+
+def test_what_tells_files_apart_chooses_the_scan_and_not_its_companions(index_tree):
+    index = index_tree({**PAIRS, "sub-01/anat/sub-01_acq-b_T1w.nii.gz": b"b"})
+    selection = select_scans(index, Recipe(name="t1w_t2w_ratio"), {"entities": ["acq-b"]})
+    assert taken(selection) == ["sub-01_acq-b_T1w"]
+    assert selection.scans["companions"].tolist() == ["site-a/sub-01_run-2_T2w"]
+    assert accounts_for(selection, index.manifest)
+
+
+def test_companions_go_with_the_scan_that_is_used(index_tree):
+    runs = {f"sub-01/anat/sub-01_run-{run}_T1w.nii.gz": run.encode() for run in ("2", "10")}
+    tree = {path: data for path, data in PAIRS.items() if path != "sub-01/anat/sub-01_T1w.nii.gz"}
+    selection = select_scans(index_tree({**tree, **runs}), Recipe(name="t1w_t2w_ratio"))
+    assert taken(selection) == ["sub-01_run-10_T1w"]
+    unused = selection.unused.set_index("scan_id")["reason"]
+    assert unused["site-a/sub-01_run-2_T2w"] == "goes with site-a/sub-01_run-10_T1w"

@@ -167,3 +167,28 @@ def test_bombs_are_refused_quickly_in_little_memory(which: str) -> None:
     tracemalloc.stop()
     assert time.process_time() - begun_s < 1.0
     assert peak_bytes < 16 * 2**20
+
+
+def test_an_honest_header_of_more_than_a_worker_holds_is_refused_before_memory_is_taken() -> None:
+    header = nib.Nifti2Header()
+    header.set_data_shape((500, 500, 300))
+    header.set_data_dtype(np.float64)
+    header.set_sform(np.diag([0.4, 0.4, 0.6, 1.0]), 1)
+    stream = zlib.compressobj(1, zlib.DEFLATED, 31)
+    content = stream.compress(header.binaryblock + bytes(4 + 2**24)) + stream.flush()
+    tracemalloc.start()
+    with pytest.raises(ScanRejected, match=r"announces 572 MiB of voxels, over the limit of 512"):
+        read_volume(content)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+def test_a_scan_is_inflated_once() -> None:
+    data = np.random.default_rng(0).integers(0, 999, (128, 128, 128)).astype(np.float64)
+    content = gzip.compress(image(data, np.diag([1.0, 1.0, 1.0, 1.0])).to_bytes(), 1)
+    tracemalloc.start()
+    read_volume(content)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # The stored float64 (16 MiB, in a buffer that grows by an eighth) and its float32 copy.
+    assert peak < 1.9 * data.nbytes

@@ -80,11 +80,19 @@ def test_flair_goes_through_t1w_or_straight_and_the_key_tells(session: Session) 
 
 
 def test_calibration_makes_one_scale_of_two_scanners(session: Session) -> None:
+    """Another gain and offset of T2w, as another scanner's: the calibrated ratio stays, the plain one does not."""
     calibration = RatioCalibration(t1w_modes=(30.0, 45.0), t2w_modes=(250.0, 50.0))
-    recipe = Recipe(name="t1w_t2w_ratio", resolution_mm=4.0, ratio_calibration=calibration)
-    result = prepare_scan(images(session), recipe)
-    assert result.quality["ratio_calibrated"] == 1.0
-    assert np.median(result.volume[result.volume > 0]) == pytest.approx(1.0, abs=0.02)
+    plain = Recipe(name="t1w_t2w_ratio", resolution_mm=4.0, bias_correction=False)
+    image = nib.Nifti1Image.from_bytes(gzip.decompress(session["T2w"][0]))
+    other = nib.Nifti1Image(3.0 * np.asarray(image.dataobj, dtype=np.float32) + 150.0, image.affine)
+    scanners = [images(session), {**images(session), "T2w": other.to_bytes()}]
+    medians = {}
+    for name, recipe in (("plain", plain), ("calibrated", replace(plain, ratio_calibration=calibration))):
+        results = [prepare_scan(contents, recipe) for contents in scanners]
+        medians[name] = [result.quality["ratio_median"] for result in results]
+        assert [result.quality["ratio_calibrated"] for result in results] == [float(name == "calibrated")] * 2
+    assert medians["plain"][1] < 0.5 * medians["plain"][0]
+    assert medians["calibrated"][1] == pytest.approx(medians["calibrated"][0], rel=0.03)
 
 
 def test_a_missing_contrast_and_a_wrong_header_are_told(session: Session) -> None:

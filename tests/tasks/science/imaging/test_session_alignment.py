@@ -135,3 +135,10 @@ def test_real_pair_is_aligned_and_left_is_told_from_right(shared_data: Path) -> 
     assert error_mm(found, truth @ np.linalg.inv(still.to_reference), brain, affine) < 0.5
     with pytest.raises(ScanRejected, match="left and right"):
         align_to(t1, affine, brain, t2, about_middle(np.diag([-1.0, 1.0, 1.0]), t2, t2_affine), 0)
+    # The same when the whole session lies turned by a quarter, where the head's right is the world's y.
+    turn = np.array([[0.0, -1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    right = (0.0, 1.0, 0.0)
+    assert align_to(t1, turn @ affine, brain, t2, turn @ t2_affine, 0, right).mirror_margin > 1.5
+    mirrored = turn @ about_middle(np.diag([-1.0, 1.0, 1.0]), t2, t2_affine)
+    with pytest.raises(ScanRejected, match="left and right"):
+        align_to(t1, turn @ affine, brain, t2, mirrored, 0, right)
