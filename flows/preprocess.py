@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from distributed import Client
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -13,7 +15,9 @@ from flows.workspace import open_workspace
 from infra import layout
 from infra.clusters import connect
 from infra.preflight import demands_of, fit_workers
-from tasks.steps.preprocess import SLICE_SCANS, prepare_slice, slices
+from infra.storage import Store
+from tasks.records import Recipe, ScanRef
+from tasks.steps.preprocess import SLICE_SCANS, prepare_slice, prepare_suspects, slices
 from tasks.steps.quality import quality_table
 
 # Two slices at a time, so that the end of one does not leave workers idle.
@@ -58,7 +62,6 @@ def preprocess(
             return {"prepared": 0, "excluded": 0}
         workspace.store.check_writable()
         advance = counter(progress, "preprocess")(len(missing))
-        futures = []
         recipe = workspace.study.recipe
         witness = states[0].indexed
         demands = demands_of(
@@ -71,17 +74,38 @@ def preprocess(
         )
         say = progress.console.out
         with connect(workspace.settings, say) as client, fit_workers(client, demands, say):
-            for number, part in enumerate(slices(missing)):
-                first = number * SLICE_SCANS
-                label = f"{first + 1} to {first + len(part)} of {len(missing)}"
-                key = workspace.recipe_key
-                futures.append(prepare_slice.submit(client, workspace.store, part, recipe, key, label, advance))
-            results = [future.result() for future in futures]
+            results = fan_out(client, workspace.store, missing, recipe, workspace.recipe_key, advance)
     counts = _summary(results)
     # Once, beside hours of computing, so that later stages read one object per cohort rather than every sidecar.
     for state in workspace.stored_states():
         quality_table(workspace.store, state.spec.name, state.indexed.root, state.recipe_key, state.prepared["sha256"])
     return counts
+
+
+def fan_out(
+    client: Client,
+    store: Store,
+    scans: Sequence[ScanRef],
+    recipe: Recipe,
+    recipe_key: str,
+    advance: Callable[[], None],
+    slice_scans: int = SLICE_SCANS,
+) -> list[dict[str, Any]]:
+    """Prepare scans in slices, and those that a worker died of when nothing else runs any more.
+
+    Returns:
+        What became of each slice's scans, and of the suspects.
+    """
+    futures = []
+    for number, part in enumerate(slices(scans, slice_scans)):
+        first = number * slice_scans
+        label = f"{first + 1} to {first + len(part)} of {len(scans)}"
+        futures.append(prepare_slice.submit(client, store, part, recipe, recipe_key, label, advance))
+    results = [future.result() for future in futures]
+    suspects = [scan for result in results for scan in result["suspects"]]
+    if suspects:
+        results.append(prepare_suspects.submit(client, store, suspects, recipe, recipe_key, advance).result())
+    return results
 
 
 def _summary(results: list[dict[str, Any]]) -> dict[str, int]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from distributed import CancelledError, Client, as_completed
 from distributed.comm import CommClosedError
-from distributed.scheduler import KilledWorker
 
 from tasks.records import ScanRef
 
@@ -17,17 +16,14 @@ class ClusterLost(RuntimeError):
     """The scheduler is gone; what is done is in the store."""
 
 
-def with_suspects_last(
+def one_by_one(
     client: Client, work: Callable[[ScanRef], Any], scans: Sequence[ScanRef]
 ) -> Iterator[tuple[ScanRef, Any]]:
-    """Try scans whose worker died once more, each alone: its neighbour on the worker may have been the cause."""
-    suspects = []
-    for scan, result in on_cluster(client, work, scans):
-        if isinstance(result, KilledWorker):
-            suspects.append(scan)
-        else:
-            yield scan, result
-    for scan in suspects:
+    """Run a function over scans, each while no other is on the cluster, so that a death is its own.
+
+    Dask counts a worker's death against every task that the worker had been given, whichever of them was the cause.
+    """
+    for scan in scans:
         yield from on_cluster(client, work, [scan])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from distributed import Client
@@ -16,9 +16,8 @@ from prefect.cache_policies import NO_CACHE
 
 from infra.storage import Store
 from infra.storage_faults import StorageFault, StorageRefused
-from infra.worker_environment import WORKER_DEATHS_TOLERATED
 from tasks.records import Excluded, PreparedScan, Recipe, ScanRef
-from tasks.steps.fan_out import with_suspects_last
+from tasks.steps.fan_out import on_cluster, one_by_one
 from tasks.steps.prepare import prepare_one, write_exclusion
 
 # Few enough that the scheduler's memory does not grow with the cohort, since a slice is submitted whole.
@@ -57,20 +56,65 @@ def prepare_slice(
     """Prepare one slice. A bad scan is counted with its reason; what storage failed for is left missing.
 
     Returns:
-        `prepared` and `excluded` counts, and `failed`: scan id → what went wrong, to be done by the next run.
+        `prepared` and `excluded` counts; `failed`: scan id → what went wrong, to be done by the next run; `suspects`:
+        scans whose worker died, for `prepare_suspects`, since a neighbour of this or another slice may be the cause.
 
     Raises:
         StoppedEarly: The store cannot be written, or storage fails for scan after scan.
         ClusterLost: The scheduler is gone.
     """
-    work = functools.partial(prepare_one, store.url, str(store.cache), recipe=recipe, recipe_key=recipe_key)
+    suspects: list[ScanRef] = []
+    results = _without_suspects(on_cluster(client, _work(store, recipe, recipe_key), scans), suspects)
+    return {**_outcomes(store, results, len(scans), label, advance), "suspects": suspects}
+
+
+@task(task_run_name="prepare-suspects", cache_policy=NO_CACHE)
+def prepare_suspects(
+    client: Client,
+    store: Store,
+    scans: Sequence[ScanRef],
+    recipe: Recipe,
+    recipe_key: str,
+    advance: Callable[[], None],
+) -> dict[str, Any]:
+    """Try scans whose worker died once more, one at a time, after all slices: which of them killed it then shows.
+
+    Returns:
+        As `prepare_slice`, without `suspects`: a scan whose worker dies again is excluded.
+
+    Raises:
+        StoppedEarly: The store cannot be written, or storage fails for scan after scan.
+        ClusterLost: The scheduler is gone.
+    """
+    results = one_by_one(client, _work(store, recipe, recipe_key), scans)
+    settled = ((scan, _settle(store, recipe_key, scan, result)) for scan, result in results)
+    return _outcomes(store, settled, len(scans), "one by one, since their worker died", advance)
+
+
+def _work(store: Store, recipe: Recipe, recipe_key: str) -> Callable[[ScanRef], Any]:
+    return functools.partial(prepare_one, store.url, str(store.cache), recipe=recipe, recipe_key=recipe_key)
+
+
+def _without_suspects(
+    results: Iterable[tuple[ScanRef, Any]], suspects: list[ScanRef]
+) -> Iterator[tuple[ScanRef, Any]]:
+    for scan, result in results:
+        if isinstance(result, KilledWorker):
+            suspects.append(scan)
+        else:
+            yield scan, result
+
+
+def _outcomes(
+    store: Store, results: Iterable[tuple[ScanRef, Any]], total: int, label: str, advance: Callable[[], None]
+) -> dict[str, Any]:
+    """Count what became of scans, as they end, and show it."""
     counts: Counter[str] = Counter()
     failed: dict[str, str] = {}
     faults = FaultsInARow(store)
-    artifact = create_progress_artifact(progress=0.0, description=f"{label}: {len(scans)} scans")
-    shown = time.monotonic()
-    for number, (scan, result) in enumerate(with_suspects_last(client, work, scans), start=1):
-        outcome = _settle(store, recipe_key, scan, result)
+    artifact = create_progress_artifact(progress=0.0, description=f"{label}: {total} scans")
+    number, shown = 0, time.monotonic()
+    for number, (scan, outcome) in enumerate(results, start=1):
         faults.count(outcome)
         if isinstance(outcome, PreparedScan):
             counts["prepared"] += 1
@@ -81,9 +125,10 @@ def prepare_slice(
                 str(outcome) if isinstance(outcome, OSError) else f"{type(outcome).__name__}: {outcome}"
             )
         advance()
-        if time.monotonic() - shown >= PROGRESS_EVERY_S or number == len(scans):
+        if time.monotonic() - shown >= PROGRESS_EVERY_S:
             shown = time.monotonic()
-            update_progress_artifact(artifact, progress=100 * number / len(scans))  # type: ignore[arg-type]
+            update_progress_artifact(artifact, progress=100 * number / total)  # type: ignore[arg-type]
+    update_progress_artifact(artifact, progress=100 * number / total)  # type: ignore[arg-type]
     return {"prepared": counts["prepared"], "excluded": counts["excluded"], "failed": failed}
 
 
@@ -118,7 +163,7 @@ def _settle(store: Store, recipe_key: str, scan: ScanRef, result: Any) -> Any:
     if not isinstance(result, KilledWorker):
         return result
     reason = (
-        f"its worker died {WORKER_DEATHS_TOLERATED + 1} times while preparing it (out of memory, most likely); "
-        "check the image's dimensions, or give workers more with PADFLOW_WORKER_MEMORY and run with --retry-excluded"
+        f"its worker died {result.allowed_failures + 1} times while preparing it and no other scan (out of memory, most "
+        "likely); check the image's dimensions, or give workers more with PADFLOW_WORKER_MEMORY and run with --retry-excluded"
     )
     return write_exclusion(store, recipe_key, Excluded(scan.scan_id, scan.key, "worker", reason))

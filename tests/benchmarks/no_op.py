@@ -80,7 +80,7 @@ def main(home: Path, count: int, with_raw: bool) -> None:
     settings = load_settings(home)
     from prefect import flow
 
-    from flows.preprocess import RUNNER
+    from flows.preprocess import RUNNER, fan_out
     from infra.clusters import connect
     from infra.storage import Store
     from tasks.steps import preprocess
@@ -92,7 +92,7 @@ def main(home: Path, count: int, with_raw: bool) -> None:
     found: dict[str, Any] = {"scans": count}
 
     @flow(name="no-op", task_runner=RUNNER, validate_parameters=False)
-    def fan_out() -> list[dict[str, Any]]:
+    def timed() -> list[dict[str, Any]]:
         found["prefect_start_s"] = time.perf_counter() - begun
         with connect(settings) as client:
             client.wait_for_workers(2)
@@ -100,7 +100,7 @@ def main(home: Path, count: int, with_raw: bool) -> None:
             raw_s = [_raw(client, work, scans)] if with_raw else []
             start = time.perf_counter()
             with PeakMemory() as memory:
-                results = _slices(preprocess, client, store, scans)
+                results = fan_out(client, store, scans, Recipe(), "none", lambda: None)
             found["sliced_s"] = time.perf_counter() - start
             found["peak_mib"] = memory.peak_mib
             if with_raw:
@@ -109,7 +109,7 @@ def main(home: Path, count: int, with_raw: bool) -> None:
             return results
 
     begun = time.perf_counter()
-    results = fan_out()
+    results = timed()
     assert sum(result["prepared"] for result in results) == count
     print(json.dumps(found))
 
@@ -118,14 +118,6 @@ def _raw(client: Any, work: Any, scans: list[ScanRef]) -> float:
     start = time.perf_counter()
     client.gather(client.map(work, scans, pure=False))
     return time.perf_counter() - start
-
-
-def _slices(preprocess: Any, client: Any, store: Any, scans: list[ScanRef]) -> list[dict[str, Any]]:
-    futures = [
-        preprocess.prepare_slice.submit(client, store, part, Recipe(), "none", f"slice {number}", lambda: None)
-        for number, part in enumerate(preprocess.slices(scans))
-    ]
-    return [future.result() for future in futures]
 
 
 if __name__ == "__main__":

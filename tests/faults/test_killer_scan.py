@@ -20,7 +20,7 @@ from distributed.scheduler import KilledWorker
 from infra.clusters import connect
 from infra.settings import load_settings
 from tasks.records import ScanRef
-from tasks.steps.fan_out import with_suspects_last
+from tasks.steps.fan_out import on_cluster, one_by_one
 from tests.faults.conftest import SUBJECTS, Audit, local_objects, whole_scans
 
 MEBIBYTE = 2**20
@@ -46,10 +46,82 @@ def test_only_the_killer_is_suspected(tmp_path: Path, monkeypatch: pytest.Monkey
 
     scans = [scan(number) for number in range(12)]
     with connect(load_settings()) as client:
-        results = {item.participant_id: result for item, result in with_suspects_last(client, work, scans)}
+        first = {item: result for item, result in on_cluster(client, work, scans)}
+        suspects = [item for item, result in first.items() if isinstance(result, KilledWorker)]
+        again = dict(one_by_one(client, work, suspects))
+    results = {item.participant_id: result for item, result in {**first, **again}.items()}
     assert isinstance(results.pop("sub-5"), KilledWorker)
     assert results == {f"sub-{number}": f"sub-{number}" for number in range(12) if number != 5}
-    assert len((counted / "sub-5").read_text()) >= 3
+    assert len((counted / "sub-5").read_text()) == 6
+
+
+THREE_SLICES = """
+import json, os, sys, time
+from pathlib import Path
+
+from infra.settings import load_settings
+
+home = Path(sys.argv[1])
+settings = load_settings(home)
+from prefect import flow
+
+from flows import preprocess as flows_preprocess
+from infra.clusters import connect
+from infra.storage import Store
+from tasks.records import PreparedScan, Recipe, ScanRef
+from tasks.steps import preprocess
+
+done = home / "done"
+done.mkdir()
+
+
+def prepare(store_url, cache, scan, recipe, recipe_key):
+    # The large scan finds memory when no others are left.
+    if scan.participant_id == "killer" or (scan.participant_id == "large" and len(list(done.iterdir())) < 22):
+        os._exit(1)
+    time.sleep(0.2)
+    (done / scan.participant_id).touch()
+    return PreparedScan(scan.scan_id, scan.sha256, "", {})
+
+
+def scan(number, name):
+    return ScanRef(f"c/{name}", "c", name, "", "", "T1w", "/none", 1, f"{number:064d}")
+
+
+preprocess.prepare_one = prepare
+others = [scan(number, f"other-{number}") for number in range(22)]
+scans = [scan(100, "large"), scan(101, "killer"), *others]
+settled = []
+
+
+@flow(name="three-slices", task_runner=flows_preprocess.RUNNER, validate_parameters=False)
+def three_slices():
+    with connect(settings) as client:
+        store = Store(settings.store, home / "cache")
+        return flows_preprocess.fan_out(client, store, scans, Recipe(), "key", lambda: settled.append(1), 8)
+
+
+results = three_slices()
+excluded = [json.loads(path.read_text()) for path in Path(settings.store).rglob("*.json")]
+print(json.dumps({
+    "prepared": sum(result["prepared"] for result in results),
+    "excluded": {item["scan_id"]: item["reason"] for item in excluded},
+    "failed": [scan for result in results for scan in result["failed"]],
+    "settled": len(settled),
+}))
+"""
+
+
+def test_a_scan_is_not_excluded_for_what_another_slice_does(tmp_path: Path) -> None:
+    audit = Audit(tmp_path, "")
+    command = [sys.executable, "-c", THREE_SLICES, str(tmp_path / "home")]
+    done = subprocess.run(
+        command, env=audit.padflow.environment, stdout=subprocess.PIPE, text=True, timeout=200, check=True
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert list(found["excluded"]) == ["c/killer"]
+    assert "its worker died 3 times while preparing it and no other scan" in found["excluded"]["c/killer"]
+    assert (found["prepared"], found["failed"], found["settled"]) == (23, [], 24)
 
 
 def header_of(shape: tuple[int, int, int], kind: type = nibabel.nifti2.Nifti2Header) -> bytes:
