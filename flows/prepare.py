@@ -5,6 +5,7 @@ from __future__ import annotations
 from flows.interruption import start_embedded_server
 from flows.progress_bars import progress_bars
 from flows.workspace import open_workspace
+from infra.templates import check_grids
 from tasks.steps.progress import CohortState
 
 
@@ -30,6 +31,7 @@ def prepare_study(
     if not any(state.missing for state in states):
         return {"prepared": 0, "excluded": 0}, states
     workspace.store.check_writable()
+    check_grids(workspace.study.recipe)
     # Loading Prefect takes seconds, as much as all of the above for a finished cohort of thousands.
     from flows.preprocess import preprocess
 

@@ -16,6 +16,7 @@ from infra import layout
 from infra.clusters import connect
 from infra.preflight import demands_of, fit_workers
 from infra.storage import Store
+from infra.templates import check_grids
 from tasks.records import Recipe, ScanRef
 from tasks.steps.preprocess import SLICE_SCANS, prepare_slice, prepare_suspects, slices
 from tasks.steps.quality import quality_table
@@ -61,6 +62,7 @@ def preprocess(
         if not missing:
             return {"prepared": 0, "excluded": 0}
         workspace.store.check_writable()
+        check_grids(workspace.study.recipe)
         advance = counter(progress, "preprocess")(len(missing))
         recipe = workspace.study.recipe
         witness = states[0].indexed
@@ -112,7 +114,7 @@ def _summary(results: list[dict[str, Any]]) -> dict[str, int]:
     failed = {scan: why for result in results for scan, why in result["failed"].items()}
     if failed:
         raise ScansLeft(
-            f"{len(failed)} scans are left, since storage failed for them; run the same command again:\n"
+            f"{len(failed)} scans are left, since storage or a worker failed for them; run the same command again:\n"
             + "\n".join(_by_cause(failed))
         )
     return {name: sum(result[name] for result in results) for name in ("prepared", "excluded")}

@@ -196,11 +196,11 @@ class Store:
 
     def write_json(self, key: str, value: Any) -> None:
         """Write a value as JSON; NaN is refused, since no reader agrees on it."""
-        self.write(key, _json(value))
+        self.write(key, json_bytes(value))
 
     def publish_json(self, key: str, value: Any) -> bool:
         """Write a value as JSON unless the object is there."""
-        return self.publish(key, _json(value))
+        return self.publish(key, json_bytes(value))
 
     def read_table(self, key: str) -> pd.DataFrame:
         """An object that holds a Parquet table."""
@@ -320,7 +320,8 @@ def read_verified(uri: str, sha256: str) -> bytes:
     )
 
 
-def _json(value: Any) -> bytes:
+def json_bytes(value: Any) -> bytes:
+    """Canonical JSON; NaN, which is none, is refused."""
     return json.dumps(value, sort_keys=True, indent=1, allow_nan=False).encode()
 
 

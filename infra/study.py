@@ -24,10 +24,13 @@ from tasks.records import (
     digest,
 )
 from tasks.science.cohort.outliers import Limit, unknown_figures
+from tasks.science.imaging.grid import RESOLUTION_LIMITS_MM
 from tasks.science.statistics.declaration import check_spec
 
 SAFE_SPACE = re.compile(r"[A-Za-z0-9]{1,64}")
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+# Above what a scanner's bore holds; a slip of the keyboard would take all memory.
+LARGEST_EXTENT_MM = 600.0
 STUDIES = Path(__file__).parent / "studies"
 AGE_BAND = "age_band"
 """What `validation.groups` calls bands of age, which no table has as a column."""
@@ -262,6 +265,7 @@ def _recipe_problems(recipe: Recipe) -> list[str]:
             f"recipe.channels {list(recipe.channel_names)} are not those of the recipe {recipe.name!r} "
             f'({", ".join(sorted(own))}); leave them out, or set name = "multichannel"'
         )
+    problems += _numeric_problems(recipe)
     calibration = recipe.ratio_calibration
     default = RatioCalibration((0, 1), (0, 1))
     if calibration and recipe.templates and default.eyes_mm == calibration.eyes_mm:
@@ -276,6 +280,30 @@ def _recipe_problems(recipe: Recipe) -> list[str]:
             problems.append(f"template name {template.name!r} must be made of letters and digits, as BIDS labels are")
         if not template.ages_months[0] < template.ages_months[1]:
             problems.append(f"template {template.name!r}: ages_months {template.ages_months} must ascend")
+    return problems
+
+
+def _numeric_problems(recipe: Recipe) -> list[str]:
+    """Numbers with which no scan could be prepared: found later, they would exclude every one."""
+    problems = []
+    finest, coarsest = RESOLUTION_LIMITS_MM
+    if not finest <= recipe.resolution_mm <= coarsest:
+        problems.append(f"recipe.resolution_mm is {recipe.resolution_mm:g}; it must be {finest:g} to {coarsest:g}")
+    if not all(0 < extent_mm <= LARGEST_EXTENT_MM for extent_mm in recipe.field_of_view_mm):
+        problems.append(
+            f"recipe.field_of_view_mm is {list(recipe.field_of_view_mm)}; "
+            f"each must be above 0 and at most {LARGEST_EXTENT_MM:g}"
+        )
+    if recipe.seed < 0:
+        problems.append(f"recipe.seed is {recipe.seed}; it must not be below 0")
+    low, high = recipe.clip_percentiles
+    if not 0 <= low < high <= 100:
+        problems.append(f"recipe.clip_percentiles is [{low:g}, {high:g}]; they must ascend, from 0 to 100")
+    if recipe.ratio_calibration:
+        for name in ("t1w_modes", "t2w_modes"):
+            eyes, muscles = getattr(recipe.ratio_calibration, name)
+            if eyes == muscles:
+                problems.append(f"recipe.ratio_calibration.{name} must be two different intensities; found {eyes:g}")
     return problems
 
 

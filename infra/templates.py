@@ -8,6 +8,7 @@ from functools import lru_cache
 from infra.storage import read_uri
 from infra.study import resolve_root
 from tasks.records import Recipe, TemplateSpec
+from tasks.science.imaging.grid import study_grid
 from tasks.science.imaging.template import Template, given_template, mni
 
 MOST_TEMPLATES = 16
@@ -36,6 +37,18 @@ def _resolved(spec: TemplateSpec, data: str) -> TemplateSpec:
             "Put the files back that the study was made with, or change its sha256, which makes every scan anew."
         )
     return replace(located, sha256=found)
+
+
+def check_grids(recipe: Recipe) -> None:
+    """Refuse a grid that no scan could be brought to, before every scan is excluded for it.
+
+    Reading MNI takes half a second, so this is for runs that have scans to prepare.
+
+    Raises:
+        ValueError: The recipe's box cuts a template's brain.
+    """
+    for name in [spec.name for spec in recipe.templates] or [""]:
+        study_grid(recipe, load_template(recipe, name))
 
 
 def load_template(recipe: Recipe, name: str) -> Template:

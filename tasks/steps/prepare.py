@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from infra import layout
-from infra.storage import Store, read_verified
+from infra.storage import Store, json_bytes, read_verified
 from infra.templates import load_template
 from tasks.records import Excluded, PreparedScan, Recipe, ScanRef, ScanRejected
+from tasks.science.imaging.grid import study_grid
 from tasks.science.imaging.recipe import prepare_scan, prepared_montage, recipe_digest
+from tasks.science.imaging.template import Template
 from tasks.steps.memory import gives_back_memory
 
 
@@ -38,6 +41,7 @@ def prepare_one(store_url: str, cache: str, scan: ScanRef, recipe: Recipe, recip
 
     Raises:
         OSError: Storage failed, or the source changed: to be retried, never counted as a bad scan.
+        ValueError: The recipe's grid fits no scan: a caller's mistake, which the flow refuses before any scan.
     """
     if recipe_digest(recipe) != recipe_key:
         raise OSError("this worker's numerical libraries differ from the flow's; install the same lock on every worker")
@@ -47,8 +51,10 @@ def prepare_one(store_url: str, cache: str, scan: ScanRef, recipe: Recipe, recip
         return done
     contents = {image.modality: read_verified(image.uri, image.sha256) for image in scan.images}
     template = load_template(recipe, scan.template)
+    # A mistake of the recipe is no scan's fault.
+    study_grid(recipe, template)
     try:
-        prepared = prepare_scan(contents, recipe, template)
+        outputs = _outputs(contents, scan, recipe, template)
     except ScanRejected as rejection:
         return write_exclusion(store, recipe_key, Excluded(scan.scan_id, scan.key, rejection.stage, rejection.reason))
     except OSError:
@@ -57,13 +63,30 @@ def prepare_one(store_url: str, cache: str, scan: ScanRef, recipe: Recipe, recip
         # A scan that trips over a fault of ours must not stop the other ten thousand; the reason says what to report.
         reason = f"unexpected {type(error).__name__}: {error}; report it with this scan's header, then --retry-excluded"
         return write_exclusion(store, recipe_key, Excluded(scan.scan_id, scan.key, "unexpected", reason))
+    store.publish(layout.prepared_volume(recipe_key, scan.key), outputs.volume)
+    store.publish(layout.montage(recipe_key, scan.key), outputs.montage)
+    store.publish(layout.prepared_sidecar(recipe_key, scan.key), outputs.sidecar)
+    return PreparedScan(scan.scan_id, scan.key, layout.prepared_volume(recipe_key, scan.key), outputs.quality)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The bytes of a prepared scan's objects, all made before any is written."""
+
+    volume: bytes
+    montage: bytes
+    sidecar: bytes
+    quality: dict[str, float]
+
+
+def _outputs(contents: dict[str, bytes], scan: ScanRef, recipe: Recipe, template: Template) -> Outputs:
+    prepared = prepare_scan(contents, recipe, template)
     buffer = io.BytesIO()
     np.save(buffer, prepared.volume, allow_pickle=False)
-    store.publish(layout.prepared_volume(recipe_key, scan.key), buffer.getvalue())
-    store.publish(layout.montage(recipe_key, scan.key), prepared_montage(prepared, scan.scan_id, recipe, template))
+    montage = prepared_montage(prepared, scan.scan_id, recipe, template)
     sources = [{"modality": image.modality, "sha256": image.sha256} for image in scan.images]
-    store.publish_json(layout.prepared_sidecar(recipe_key, scan.key), {**prepared.sidecar, "sources": sources})
-    return PreparedScan(scan.scan_id, scan.key, layout.prepared_volume(recipe_key, scan.key), prepared.quality)
+    sidecar = json_bytes({**prepared.sidecar, "sources": sources})
+    return Outputs(buffer.getvalue(), montage, sidecar, prepared.quality)
 
 
 def stored_scan(store: Store, scan: ScanRef, recipe_key: str) -> PreparedScan | None:

@@ -95,9 +95,7 @@ def _work(store: Store, recipe: Recipe, recipe_key: str) -> Callable[[ScanRef], 
     return functools.partial(prepare_one, store.url, str(store.cache), recipe=recipe, recipe_key=recipe_key)
 
 
-def _without_suspects(
-    results: Iterable[tuple[ScanRef, Any]], suspects: list[ScanRef]
-) -> Iterator[tuple[ScanRef, Any]]:
+def _without_suspects(results: Iterable[tuple[ScanRef, Any]], suspects: list[ScanRef]) -> Iterator[tuple[ScanRef, Any]]:
     for scan, result in results:
         if isinstance(result, KilledWorker):
             suspects.append(scan)
@@ -163,7 +161,8 @@ def _settle(store: Store, recipe_key: str, scan: ScanRef, result: Any) -> Any:
     if not isinstance(result, KilledWorker):
         return result
     reason = (
-        f"its worker died {result.allowed_failures + 1} times while preparing it and no other scan (out of memory, most "
-        "likely); check the image's dimensions, or give workers more with PADFLOW_WORKER_MEMORY and run with --retry-excluded"
+        f"its worker died {result.allowed_failures + 1} times while preparing it and no other scan (out of memory, "
+        "most likely); check the image's dimensions, or give workers more with PADFLOW_WORKER_MEMORY and run with "
+        "--retry-excluded"
     )
     return write_exclusion(store, recipe_key, Excluded(scan.scan_id, scan.key, "worker", reason))

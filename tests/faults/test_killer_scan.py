@@ -46,7 +46,7 @@ def test_only_the_killer_is_suspected(tmp_path: Path, monkeypatch: pytest.Monkey
 
     scans = [scan(number) for number in range(12)]
     with connect(load_settings()) as client:
-        first = {item: result for item, result in on_cluster(client, work, scans)}
+        first = dict(on_cluster(client, work, scans))
         suspects = [item for item, result in first.items() if isinstance(result, KilledWorker)]
         again = dict(one_by_one(client, work, suspects))
     results = {item.participant_id: result for item, result in {**first, **again}.items()}

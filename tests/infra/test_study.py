@@ -51,6 +51,16 @@ def test_unknown_keys_are_answered_with_the_nearest(typo: dict[str, object], hin
         ({"quality": {"limits": {"snr": {}}}}, "quality.limits.snr has neither min nor max"),
         ({"quality": {"limits": {"snr": {"min": 5.0, "max": 1.0}}}}, "min 5 is above max 1"),
         ({"quality": {"max_robust_z": 0.0}}, "must be above 0"),
+        ({"recipe": {"resolution_mm": 0.3}}, "recipe.resolution_mm is 0.3; it must be 0.5 to 16"),
+        ({"recipe": {"resolution_mm": float("nan")}}, "recipe.resolution_mm is nan"),
+        ({"recipe": {"field_of_view_mm": [160.0, -1.0, 160.0]}}, "recipe.field_of_view_mm is [160.0, -1.0, 160.0]"),
+        ({"recipe": {"field_of_view_mm": [1.6e5, 192.0, 160.0]}}, "at most 600"),
+        ({"recipe": {"clip_percentiles": [99, 1]}}, "recipe.clip_percentiles is [99, 1]; they must ascend"),
+        ({"recipe": {"seed": -1}}, "recipe.seed is -1"),
+        (
+            {"recipe": {"ratio_calibration": {"t1w_modes": [30, 45], "t2w_modes": [5, 5]}}},
+            "recipe.ratio_calibration.t2w_modes must be two different intensities",
+        ),
     ],
 )
 def test_contradictions_are_refused(changes: dict[str, object], said: str) -> None:

@@ -11,6 +11,7 @@ from .resampling import resample
 from .template import Template
 
 Shape = tuple[int, int, int]
+RESOLUTION_LIMITS_MM = (0.5, 16.0)
 
 
 def grid_shape(recipe: Recipe) -> Shape:
@@ -43,15 +44,18 @@ def study_grid(recipe: Recipe, template: Template) -> tuple[Shape, Affine]:
         ValueError: The resolution is not sensible, or the brain does not fit the box.
     """
     resolution_mm = float(recipe.resolution_mm)
-    if not 0.5 <= resolution_mm <= 16.0:
-        raise ValueError(f"resolution_mm is {resolution_mm}; expected 0.5 to 16: change it in the study's recipe")
+    finest, coarsest = RESOLUTION_LIMITS_MM
+    if not finest <= resolution_mm <= coarsest:
+        raise ValueError(
+            f"resolution_mm is {resolution_mm}; expected {finest:g} to {coarsest:g}: change it in the study's recipe"
+        )
     low, high = template.box_mm
     shape = grid_shape(recipe)
     needed = (high - low).tolist()
     if any(size * resolution_mm < extent_mm for size, extent_mm in zip(shape, needed, strict=True)):
         raise ValueError(
-            f"field_of_view_mm {recipe.field_of_view_mm} at {resolution_mm} mm cuts the template's brain, which spans "
-            f"{tuple(needed)} mm; enlarge field_of_view_mm in the study's recipe"
+            f"field_of_view_mm {recipe.field_of_view_mm} at {resolution_mm} mm cuts the brain of {template.name}, "
+            f"which spans {tuple(needed)} mm; enlarge field_of_view_mm in the study's recipe"
         )
     affine = np.diag([resolution_mm, resolution_mm, resolution_mm, 1.0])
     affine[:3, 3] = (low + high) / 2 - (np.array(shape) - 1) / 2 * resolution_mm
