@@ -31,6 +31,8 @@ SAFE_SPACE = re.compile(r"[A-Za-z0-9]{1,64}")
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 # Above what a scanner's bore holds; a slip of the keyboard would take all memory.
 LARGEST_EXTENT_MM = 600.0
+# Half of what a network for thick slices learns from stays sharp, since its scans' thickness is not known beforehand.
+CLINICAL_SLICE_SIMULATION = 0.5
 STUDIES = Path(__file__).parent / "studies"
 AGE_BAND = "age_band"
 """What `validation.groups` calls bands of age, which no table has as a column."""
@@ -188,6 +190,8 @@ def parse_study(content: dict[str, Any], source: str = "study") -> Study:
         study = TypeAdapter(Study).validate_python(content)
     except ValidationError as error:
         raise ValueError(f"{source}:\n" + "\n".join(_explain(item) for item in error.errors())) from error
+    if study.recipe.name == "clinical_2d" and "slice_simulation" not in content.get("training", {}):
+        study = replace(study, training=replace(study.training, slice_simulation=CLINICAL_SLICE_SIMULATION))
     _check_consistency(study, source)
     return replace(study, network=replace(study.network, input_channels=len(study.recipe.channel_names)))
 
@@ -232,6 +236,10 @@ def _check_consistency(study: Study, source: str) -> None:
     problems += _recipe_problems(study.recipe)
     if study.network.input_channels not in (1, len(study.recipe.channel_names)):
         problems.append("network.input_channels follows from the recipe's channels; leave it out")
+    if not 0 <= study.training.slice_simulation <= 1:
+        problems.append(f"training.slice_simulation is {study.training.slice_simulation:g}; it is a chance from 0 to 1")
+    elif study.training.slice_simulation > 0 and "ratio" in study.recipe.channel_names:
+        problems.append("training.slice_simulation is for intensities; a ratio of thick slices cannot be made from one")
     for spec in study.associations:
         try:
             check_spec(spec)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.science.arrays import Channels
+from tasks.science.imaging.slices import as_clinical, random_protocol
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,15 @@ class Augmentation:
         flip_probability: Chance of a left-right mirror (axis i of a RAS+ volume).
         shift_voxels: Largest whole-voxel shift along each axis, either way.
         seed: The fit's seed.
+        slice_simulation: Chance to see the scan as a 2D acquisition would have.
+        resolution_mm: Voxel size.
     """
 
     flip_probability: float
     shift_voxels: int
     seed: int
+    slice_simulation: float = 0.0
+    resolution_mm: float = 1.0
 
     def apply(self, volume: Channels, scan_id: str, epoch: int) -> Channels:
         """Change one scan; the same seed, epoch and scan give the same change on any rank, worker or order.
@@ -42,7 +47,28 @@ class Augmentation:
         random = np.random.default_rng([self.seed, epoch, scan_number])
         flips = random.random() < self.flip_probability
         shift = random.integers(-self.shift_voxels, self.shift_voxels, size=3, endpoint=True)
-        return shifted(volume[:, ::-1] if flips else volume, tuple(int(step) for step in shift))
+        moved = shifted(volume[:, ::-1] if flips else volume, tuple(int(step) for step in shift))
+        # Drawn last, so that the draws before it are those of a fit without it.
+        if random.random() >= self.slice_simulation:
+            return moved
+        return seen_in_slices(moved, random, self.resolution_mm)
+
+
+def seen_in_slices(volume: Channels, random: np.random.Generator, resolution_mm: float) -> Channels:
+    """Show a scan as one of many hospitals' 2D protocols would have, the same for each of its channels.
+
+    Args:
+        volume: Z-scores in RAS+ order, 0 outside the brain, shape (channels, i, j, k).
+        random: The scan's own stream.
+        resolution_mm: Voxel size.
+
+    Returns:
+        Z-scores anew, 0 outside the brain, float32, same shape.
+    """
+    protocol = random_protocol(random)
+    brain = (volume != 0).any(axis=0)
+    affine = np.diag([resolution_mm, resolution_mm, resolution_mm, 1.0])
+    return np.stack([as_clinical(channel, affine, brain, protocol, resolution_mm) for channel in volume])
 
 
 def shifted(volume: Channels, shift_voxels: tuple[int, ...]) -> Channels:

@@ -21,6 +21,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
 from tasks.records import TrainingJob, TrainingRow, digest
+from tasks.science.imaging.slices import LEAST_REACH_MM
 
 from .augmentation import Augmentation
 from .brain_age_module import BrainAgeModule
@@ -89,7 +90,7 @@ def check_job(job: TrainingJob, ranks: Ranks) -> None:
 
     Raises:
         ValueError: Wrong number of processes, an empty split, a repeated scan, an age outside the bins, or volumes of
-            different shapes.
+            different shapes, or too small ones for simulated slices.
     """
     if job.training.processes != ranks.world_size:
         raise ValueError(
@@ -105,7 +106,16 @@ def check_job(job: TrainingJob, ranks: Ranks) -> None:
     if repeated:
         raise ValueError(f"{len(repeated)} scans stand in the job twice, the first is {repeated[0]}; list each once.")
     soft_labels(torch.tensor([row.age_years for row in train + validation], dtype=torch.float64), job.network)
-    common_grid(job.rows)
+    _check_reach(job, common_grid(job.rows)[1:])
+
+
+def _check_reach(job: TrainingJob, shape: tuple[int, ...]) -> None:
+    reach_mm = (min(shape) - 1) * job.resolution_mm
+    if job.training.slice_simulation > 0 and reach_mm < LEAST_REACH_MM:
+        raise ValueError(
+            f"scans of {shape} voxels of {job.resolution_mm:g} mm reach {reach_mm:g} mm; slice_simulation needs "
+            f"{LEAST_REACH_MM:g} mm for its thickest slices: enlarge field_of_view_mm, or set slice_simulation = 0."
+        )
 
 
 def claim_folder(folder: Path, job: TrainingJob) -> None:
@@ -115,7 +125,8 @@ def claim_folder(folder: Path, job: TrainingJob) -> None:
         ValueError: The folder belongs to another job.
     """
     rows = [{key: value for key, value in asdict(row).items() if key != "path"} for row in job.rows]
-    name = digest({"network": asdict(job.network), "training": asdict(job.training), "seed": job.seed, "rows": rows})
+    how = {"network": asdict(job.network), "training": asdict(job.training), "resolution_mm": job.resolution_mm}
+    name = digest({**how, "seed": job.seed, "rows": rows})
     claim = folder / "checkpoints" / "job.sha256"
     if claim.exists() and claim.read_text() != name:
         raise ValueError(
@@ -127,7 +138,9 @@ def claim_folder(folder: Path, job: TrainingJob) -> None:
 def loaders(job: TrainingJob, ranks: Ranks) -> tuple[DataLoader[Item], DataLoader[Item], DataLoader[Item]]:
     """This rank's training batches, augmented; its part of the validation scans; training scans to calibrate on."""
     spec, train, validation = job.training, _of_split(job, "train"), _of_split(job, "validation")
-    augmentation = Augmentation(spec.flip_probability, spec.shift_voxels, job.seed)
+    augmentation = Augmentation(
+        spec.flip_probability, spec.shift_voxels, job.seed, spec.slice_simulation, job.resolution_mm
+    )
     workers: dict[str, Any] = {}
     if torch.cuda.is_available():
         workers = {"num_workers": GPU_LOADER_WORKERS, "persistent_workers": True, "pin_memory": True}

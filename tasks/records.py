@@ -284,6 +284,8 @@ class TrainingSpec:
         processes: Ranks that share each batch; batch norm sees its rank's part.
         expected_age_weight: Weight of the smooth L1 term on the expected age, in label sigmas, beside the divergence
             from the soft label (0: Peng et al. 2021).
+        slice_simulation: Chance per training scan and epoch that it is turned into what a 2D acquisition of random
+            thickness and orientation would have seen; 0.5 where a study of the recipe `clinical_2d` leaves it out.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
@@ -297,6 +299,7 @@ class TrainingSpec:
     shift_voxels: int = 2
     processes: int = 2
     expected_age_weight: float = 0.5
+    slice_simulation: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -312,13 +315,23 @@ class TrainingRow:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """Everything that `python -m lightning_modules JOB.json` needs; written as JSON beside its outputs."""
+    """Everything that `python -m lightning_modules JOB.json` needs; written as JSON beside its outputs.
+
+    Attributes:
+        network: What to fit.
+        training: How.
+        seed: Of this ensemble member.
+        rows: The scans.
+        output_folder: Where outputs go.
+        resolution_mm: Voxel size of the scans, for what is simulated in millimetres.
+    """
 
     network: NetworkSpec
     training: TrainingSpec
     seed: int
     rows: tuple[TrainingRow, ...]
     output_folder: str
+    resolution_mm: float
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,8 @@ def train_member(
     n_train, n_validation = (sum(row.split == part for row in rows) for part in ("train", "validation"))
     # Every rank validates a part, so there are no more of them than validation scans.
     processes = training_processes(study.training, min(n_train, 2 * n_validation))
-    job = TrainingJob(study.network, replace(study.training, processes=processes), seed, rows, str(folder))
+    training = replace(study.training, processes=processes)
+    job = TrainingJob(study.network, training, seed, rows, str(folder), study.recipe.resolution_mm)
     replace_file(folder / "job.json", as_json(job).encode())
     run_training(folder / "job.json", processes, on_epoch)
     for name in MEMBER_FILES:

@@ -51,6 +51,8 @@ def test_unknown_keys_are_answered_with_the_nearest(typo: dict[str, object], hin
         ({"quality": {"limits": {"snr": {}}}}, "quality.limits.snr has neither min nor max"),
         ({"quality": {"limits": {"snr": {"min": 5.0, "max": 1.0}}}}, "min 5 is above max 1"),
         ({"quality": {"max_robust_z": 0.0}}, "must be above 0"),
+        ({"training": {"slice_simulation": 1.5}}, "training.slice_simulation is 1.5"),
+        ({"training": {"slice_simulation": 0.5}, "recipe": {"name": "t1w_t2w_ratio"}}, "slice_simulation is for"),
         ({"recipe": {"resolution_mm": 0.3}}, "recipe.resolution_mm is 0.3; it must be 0.5 to 16"),
         ({"recipe": {"resolution_mm": float("nan")}}, "recipe.resolution_mm is nan"),
         ({"recipe": {"field_of_view_mm": [160.0, -1.0, 160.0]}}, "recipe.field_of_view_mm is [160.0, -1.0, 160.0]"),
@@ -106,6 +108,14 @@ def test_relative_roots_are_below_the_data_folder() -> None:
     assert resolve_root("a", "s3://bucket/raw/") == "s3://bucket/raw/a"
     assert resolve_root(".", "/data") == "/data"
     assert resolve_root("/else/where", "/data") == "/else/where"
+
+
+def test_a_network_for_thick_slices_meets_them_in_training() -> None:
+    clinical = study_with(recipe={"name": "clinical_2d"})
+    assert parse_study(clinical).training.slice_simulation == 0.5
+    assert parse_study({**clinical, "training": {"epochs": 3}}).training.slice_simulation == 0.5
+    assert parse_study({**clinical, "training": {"slice_simulation": 0.0}}).training.slice_simulation == 0.0
+    assert parse_study(study_with()).training.slice_simulation == 0.0
 
 
 def test_quality_thresholds_are_no_part_of_the_recipe() -> None:

@@ -40,7 +40,7 @@ def job_of(tmp_path_factory: pytest.TempPathFactory) -> JobMaker:
                 path = folder / f"{split}-{number}.npy"
                 np.save(path, volume)
                 rows.append(TrainingRow(path.stem, f"sub-{path.stem}", str(path), age_years, split))
-        job = TrainingJob(NETWORK, TRAINING, 7, tuple(rows), str(folder / "output"))
+        job = TrainingJob(NETWORK, TRAINING, 7, tuple(rows), str(folder / "output"), resolution_mm=1.0)
         return replace(job, **changes)  # type: ignore[arg-type]
 
     return make

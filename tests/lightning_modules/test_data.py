@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -12,7 +14,11 @@ from torch.utils.data import DataLoader
 
 from lightning_modules.augmentation import Augmentation, shifted
 from lightning_modules.data import PreparedScans, RankBatches, common_grid, epoch_batches, unpadded_batches
-from tests.lightning_modules.conftest import JobMaker
+from lightning_modules.fit import Ranks, check_job, loaders
+from tasks.science.arrays import Channels
+from tasks.science.imaging.intensity import zscore_within_mask
+from tasks.science.imaging.template import mni
+from tests.lightning_modules.conftest import TRAINING, JobMaker
 
 VOLUME = np.random.default_rng(0).normal(size=(2, 6, 7, 8)).astype(np.float32)
 
@@ -99,6 +105,86 @@ def test_flips_come_as_often_as_asked() -> None:
     flips = Augmentation(flip_probability=0.25, shift_voxels=0, seed=0)
     count = sum(np.array_equal(flips.apply(VOLUME, f"scan-{number}", 0), VOLUME[:, ::-1]) for number in range(400))
     assert 70 <= count <= 130
+
+
+@cache
+def two_contrasts() -> Channels:
+    """The average brain as a prepared volume of 2 mm, and the same turned dark for bright."""
+    box = (slice(18, 178, 2), slice(20, 212, 2), slice(10, 170, 2))
+    bright = zscore_within_mask(mni().t1[box], mni().brain[box])
+    return np.stack([bright, -bright])
+
+
+SLICES = Augmentation(flip_probability=0.5, shift_voxels=2, seed=1, slice_simulation=1.0, resolution_mm=2.0)
+
+
+def test_slices_are_those_of_the_seed_epoch_and_scan() -> None:
+    volume = two_contrasts()
+    first = SLICES.apply(volume, "scan", 4)
+    assert first.tobytes() == SLICES.apply(volume, "scan", 4).tobytes()
+    others = [SLICES.apply(volume, "other", 4), SLICES.apply(volume, "scan", 5)]
+    others.append(replace(SLICES, seed=2).apply(volume, "scan", 4))
+    assert all(first.tobytes() != other.tobytes() for other in others)
+
+
+def test_slices_leave_mean_spread_and_outline_of_the_brain_and_the_draws_before_them() -> None:
+    for number in range(4):
+        seen = SLICES.apply(two_contrasts(), f"scan-{number}", 0)
+        still = replace(SLICES, slice_simulation=0.0).apply(two_contrasts(), f"scan-{number}", 0)
+        # The same mirror and the same shift.
+        brain = still[0] != 0
+        assert seen.dtype == np.float32
+        assert seen.shape == still.shape
+        assert not seen[:, ~brain].any()
+        for channel, sharp in zip(seen, still, strict=True):
+            assert channel[brain].mean() == pytest.approx(0, abs=0.01)
+            assert channel[brain].std() == pytest.approx(1, abs=0.01)
+            assert 0.5 < np.corrcoef(channel[brain], sharp[brain])[0, 1] < 0.99
+
+
+def test_slices_blur_along_one_axis() -> None:
+    inside = (0, *(slice(size // 3, 2 * size // 3) for size in two_contrasts().shape[1:]))
+    still = replace(SLICES, flip_probability=0.0, shift_voxels=0)
+    across = Counter[int]()
+    for number in range(20):
+        seen = still.apply(two_contrasts(), f"scan-{number}", 0)
+        rough = [[(np.diff(v[inside], axis=axis) ** 2).mean() for axis in range(3)] for v in (two_contrasts(), seen)]
+        kept = np.array(rough[1]) / rough[0]
+        least, next_least, _ = np.sort(kept)
+        assert least < 0.75 * next_least
+        across[int(kept.argmin())] += 1
+    # Mostly axial.
+    assert across[2] > 10
+    assert len(across) > 1
+
+
+def test_slices_come_as_often_as_asked_and_without_them_nothing_changes() -> None:
+    half = replace(SLICES, slice_simulation=0.5)
+    still = replace(SLICES, slice_simulation=0.0)
+    volume = two_contrasts()
+    names = [f"scan-{number}" for number in range(40)]
+    count = sum(not np.array_equal(half.apply(volume, n, 0), still.apply(volume, n, 0)) for n in names)
+    assert 11 <= count <= 29
+    # As before slices could be simulated: old fits are met again bit by bit.
+    numbered = np.arange(1, 673, dtype=np.float32).reshape(2, 6, 7, 8)
+    digests = [hashlib.sha256(still.apply(numbered, f"scan-{n}", 3).tobytes()).hexdigest()[:16] for n in range(3)]
+    assert digests == ["dd952810fe9d67bb", "5ac6bb3ee908635f", "10844a0391cc78b6"]
+
+
+def test_slices_are_simulated_in_training_alone(job_of: JobMaker) -> None:
+    training = replace(TRAINING, processes=1, slice_simulation=1.0)
+    job = job_of(train=8, training=training, resolution_mm=12.0)
+    alone = Ranks(0, 1, 1)
+    check_job(job, alone)
+    train, validation, calibration = (loader.dataset for loader in loaders(job, alone))
+    sharp = [
+        loader.dataset for loader in loaders(replace(job, training=replace(training, slice_simulation=0.0)), alone)
+    ]
+    assert not torch.equal(train[0, 0][1], sharp[0][0, 0][1])
+    assert all(torch.equal(validation[0, index][1], sharp[1][0, index][1]) for index in range(5))
+    assert all(torch.equal(calibration[0, index][1], sharp[2][0, index][1]) for index in range(8))
+    with pytest.raises(ValueError, match="slice_simulation needs 72 mm"):
+        check_job(replace(job, resolution_mm=4.0), alone)
 
 
 def test_scans_on_different_grids_are_refused(job_of: JobMaker) -> None:

@@ -16,7 +16,6 @@ from .phantom_people import BLOCK, COHORT, GOLDEN, PERSON, SESSION, Person, Visi
 from .phantom_template import Field, smoothstep, template_head
 
 MONTHS_PER_YEAR = 12
-OLDEST_MONTHS = 24.0
 MONTHS_BETWEEN_SESSIONS = 3.0
 # Size of the head per axis, relative to the same person grown up: brains of 0.49, 0.79 and 0.90 litres at 0, 6 and 12
 # months in the BME-X templates, against 1.35 in adults.

@@ -28,6 +28,8 @@ MOTION_DEGREES = (0.0, 0.6)
 DARK_PERCENTILE = 0.5
 PROFILE_REACH_SIGMAS = 2.5
 MIN_SLICES = 8
+# Between the centres of a volume's first and last plane: any random protocol then has enough slices.
+LEAST_REACH_MM = MIN_SLICES * (THICKNESS_MM[1] + GAP_MM[1])
 
 
 @dataclass(frozen=True)

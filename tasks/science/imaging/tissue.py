@@ -18,9 +18,9 @@ from scipy import ndimage
 from ...records import ScanRejected
 from ..arrays import AnyVolume, Mask, Volume
 
-TISSUES = ("csf", "grey", "white")
-# Voxels of two tissues: CSF with grey matter along the cortex, grey with white matter below it; and CSF with white
-# matter around the ventricles, which would pass for a rind of grey matter that grows with age.
+# Tissues are numbered CSF, grey matter, white matter. Voxels of two of them: CSF with grey matter along the cortex,
+# grey with white matter below it; and CSF with white matter around the ventricles, which would pass for a rind of grey
+# matter that grows with age.
 MIXED = ((0, 1), (1, 2), (0, 2))
 # After an affine registration a person's gyri lie some millimetres beside the template's.
 PRIOR_BLUR_MM = 2.5

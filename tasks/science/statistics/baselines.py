@@ -21,7 +21,7 @@ PENALTIES = tuple(float(penalty) for penalty in np.logspace(-3, 3, 25))
 class ConstantBaseline:
     """One age for everybody."""
 
-    name: Literal["mean_age", "median_age"]
+    name: Literal["mean_age"]
     age_years: float
     n_scans: int
 
@@ -47,12 +47,6 @@ def fit_mean_age(train_age_years: ArrayLike) -> ConstantBaseline:
     """Predict the mean training age: the R² of 0 on training data, and the least squared error of any constant."""
     ages = _finite(train_age_years)
     return ConstantBaseline("mean_age", float(ages.mean()), len(ages))
-
-
-def fit_median_age(train_age_years: ArrayLike) -> ConstantBaseline:
-    """Predict the median training age: the least absolute error of any constant, so the fair rival of an MAE."""
-    ages = _finite(train_age_years)
-    return ConstantBaseline("median_age", float(np.median(ages)), len(ages))
 
 
 def predict_constant(baseline: ConstantBaseline, n_scans: int) -> NDArray[np.float64]:
