@@ -63,6 +63,9 @@ def preprocess(
             return {"prepared": 0, "excluded": 0}
         workspace.store.check_writable()
         check_grids(workspace.study.recipe)
+        key = workspace.recipe_key
+        # Workers write there, and are what gets killed; the flow's own few objects are not worth a look.
+        workspace.store.remove_old_drafts([layout.prepared_folder(key), layout.montage_folder(key)])
         advance = counter(progress, "preprocess")(len(missing))
         recipe = workspace.study.recipe
         witness = states[0].indexed
@@ -70,13 +73,13 @@ def preprocess(
             workspace.settings,
             workspace.store,
             recipe,
-            workspace.recipe_key,
+            key,
             missing,
             layout.latest_index(witness.name, witness.root),
         )
         say = progress.console.out
         with connect(workspace.settings, say) as client, fit_workers(client, demands, say):
-            results = fan_out(client, workspace.store, missing, recipe, workspace.recipe_key, advance)
+            results = fan_out(client, workspace.store, missing, recipe, key, advance)
     counts = _summary(results)
     # Once, beside hours of computing, so that later stages read one object per cohort rather than every sidecar.
     for state in workspace.stored_states():

@@ -49,9 +49,14 @@ def preflight_probe() -> str:
     return "preflight/probe.txt"
 
 
+def montage_folder(recipe_digest: str) -> str:
+    """Pictures of one recipe; a folder of its own, so that the listing of prepared scans stays short."""
+    return f"montages/{recipe_digest[:KEY_LENGTH]}"
+
+
 def montage(recipe_digest: str, key: str) -> str:
-    """The picture of a prepared scan; in a folder of its own, so that the listing of prepared scans stays short."""
-    return f"montages/{recipe_digest[:KEY_LENGTH]}/{key}.png"
+    """The picture of a prepared scan."""
+    return f"{montage_folder(recipe_digest)}/{key}.png"
 
 
 def quality_table(recipe_digest: str, cohort: str, root: str) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from pathlib import Path
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 # What a killed process leaves behind begins so, and is no object.
 DRAFT_PREFIX = ".writing-"
+# No writer takes so long for an object, nor do the clocks of two machines differ so much.
+DRAFT_AGE_S = 86_400.0
 # Far more than Dask's own files; spilled data would need much more, but scans do not spill.
 SCRATCH_BYTES = 2**20
 
@@ -39,6 +42,17 @@ def create_file(path: Path, content: bytes) -> None:
             if error.errno not in NO_HARD_LINKS:
                 raise
             os.replace(draft, path)  # noqa: PTH105
+
+
+def remove_old_drafts(folder: Path) -> None:
+    """Take away what writers that were killed long ago left in a folder, where it may be taken away."""
+    # It may have no such folder yet, another run may be tidying up too, and another user's files may stay.
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(DRAFT_PREFIX):
+                with suppress(OSError):
+                    if time.time() - entry.stat().st_mtime > DRAFT_AGE_S:
+                        os.unlink(entry.path)  # noqa: PTH108
 
 
 def check_scratch(folder: Path) -> None:

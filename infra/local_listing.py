@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 
 from tasks.science.cohort.bids import FileInfo
+from tasks.science.cohort.manifest import ABSENT
 
 Place = tuple[int, int]
 
@@ -18,7 +20,7 @@ def list_folder(root: str) -> list[FileInfo]:
 
     Returns:
         Files with their size and modification time in nanoseconds, of what a link points to; a broken link has 0
-        bytes. Nothing where there is no such folder.
+        bytes and the version `absent`. Nothing where there is no such folder.
 
     Raises:
         OSError: A folder may not be read: a subject would be missing in silence.
@@ -34,7 +36,7 @@ def _below(folder: str, prefix: str, above: tuple[Place, ...]) -> Iterator[FileI
         found = sorted(entries, key=lambda entry: entry.name)
     for entry in found:
         path = f"{prefix}{entry.name}"
-        if not entry.is_dir():
+        if not _is_folder(entry):
             yield _file(entry, path)
             continue
         here = (above[-1][0], entry.inode())
@@ -46,10 +48,21 @@ def _below(folder: str, prefix: str, above: tuple[Place, ...]) -> Iterator[FileI
             yield from _below(entry.path, f"{path}/", (*above, here))
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return False
+
+
 def _file(entry: os.DirEntry[str], path: str) -> FileInfo:
     try:
         status = entry.stat()
-    except FileNotFoundError:
-        # A link to nowhere, or a file that went while its folder was read.
-        return FileInfo(path, 0, "absent")
+    except OSError as error:
+        # A link to nowhere or to itself, or a file that went while its folder was read.
+        if error.errno not in (errno.ENOENT, errno.ELOOP):
+            raise
+        return FileInfo(path, 0, ABSENT)
     return FileInfo(path, status.st_size, str(status.st_mtime_ns))

@@ -26,7 +26,9 @@ from infra.cluster_profiles import Local, cluster_profile
 from infra.settings import Settings
 from infra.storage import Store, open_filesystem
 from infra.worker_environment import THREAD_POOLS
+from tasks import records
 from tasks.records import Recipe, ScanRef
+from tasks.science.code_digest import code_digest
 from tasks.science.imaging.recipe import recipe_digest
 
 PACKAGES = ("padflow", "numpy", "scipy", "SimpleITK", "nibabel", "dask", "distributed", "cloudpickle")
@@ -49,7 +51,9 @@ class Demands:
         python: Version of Python, without the patch level.
         versions: Package → version of the flow's.
         recipe: The study's recipe.
-        recipe_key: Its digest in the flow; covers the code of the recipe and the template.
+        recipe_key: Its digest in the flow: the recipe's fields and version, the libraries' versions, the template.
+        code: Digest of the sources that make a prepared scan, which a commit may change under the same version of the
+            recipe.
         store_url: The store.
         cache: Its local cache.
         witness: Key of an object that the flow has written, and its SHA-256: a store of the same name on another disk
@@ -62,6 +66,7 @@ class Demands:
     versions: dict[str, str]
     recipe: Recipe
     recipe_key: str
+    code: str
     store_url: str
     cache: str
     witness: tuple[str, str]
@@ -88,6 +93,7 @@ def demands_of(
         versions=_versions(),
         recipe=recipe,
         recipe_key=recipe_key,
+        code=_preparing_code(),
         store_url=store.url,
         cache=str(store.cache),
         witness=(witness, hashlib.sha256(store.read(witness)).hexdigest()),
@@ -200,12 +206,24 @@ def _of_memory(demands: Demands, worker: Worker) -> list[str]:
 
 def _of_recipe(demands: Demands) -> list[str]:
     here = recipe_digest(demands.recipe)
-    if here == demands.recipe_key:
-        return []
-    return [
-        f"found recipe {here[:12]}…, expected {demands.recipe_key[:12]}…; "
-        "its padflow or template differs from the flow's: install the same commit there"
-    ]
+    if here != demands.recipe_key:
+        return [
+            f"found recipe {here[:12]}…, expected {demands.recipe_key[:12]}…; "
+            "its padflow or template differs from the flow's: install the same commit there"
+        ]
+    code = _preparing_code()
+    if code != demands.code:
+        return [
+            f"found padflow's code {code[:12]}…, expected {demands.code[:12]}…; "
+            "it would make other bytes under the same key: install the flow's commit there"
+        ]
+    return []
+
+
+def _preparing_code() -> str:
+    """Names the code that makes a prepared scan of given bytes."""
+    tasks = Path(records.__file__).parent
+    return code_digest(tasks / "science" / "imaging", tasks / "records.py", tasks / "steps" / "prepare.py")
 
 
 def _of_storage(demands: Demands) -> list[str]:

@@ -1,4 +1,4 @@
-"""The object store and BIDS roots: the only place that touches fsspec.
+"""The object store: with `infra/bids_root.py`, which reads images, the only place that touches fsspec.
 
 Objects appear whole or not at all: a local object is written beside its place and renamed, a remote one is put in
 one request. Nothing is ever changed under a key that names its content: who comes second leaves what is there. Every
@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,16 +20,13 @@ from typing import Any
 import fsspec
 import pandas as pd
 
-from infra.local_files import DRAFT_PREFIX, create_file, replace_file
-from infra.local_listing import list_folder
-from infra.storage_faults import SourceChanged, patiently, storage_code
-from tasks.science.cohort.bids import FileInfo
+from infra.local_files import DRAFT_PREFIX, create_file, remove_old_drafts, replace_file
+from infra.storage_faults import patiently, storage_code
 
 READ_THREADS = 8
 CONNECT_TIMEOUT_S = 10.0
 # How long an S3 server may be silent within an answer (`PADFLOW_STORE_TIMEOUT`, seconds).
 READ_TIMEOUT_S = 20.0
-REREAD_PAUSES_S = (1.0, 5.0)
 WRITE_CHECK = "write-check.txt"
 HOLDS_SECRETS = re.compile(r"^[a-z0-9+]+://([^/@]*:[^/]*@|[^?]*\?)")
 SAFE_KEY = re.compile(r"^[A-Za-z0-9._\-=]+(/[A-Za-z0-9._\-=]+)*$")
@@ -92,7 +88,7 @@ class Store:
         self.url = url.rstrip("/")
         self.cache = cache
         self._filesystem, self._root = open_filesystem(url)
-        self.is_local = "file" in _protocols(self._filesystem)
+        self.is_local = "file" in protocols(self._filesystem)
 
     def uri(self, key: str) -> str:
         """The full URL of a key, as a user would open it."""
@@ -114,7 +110,7 @@ class Store:
             found = self._patiently(functools.partial(self._filesystem.ls, detail=True), prefix)
         except FileNotFoundError:
             return {}
-        return {str(info["name"]).rsplit("/", 1)[-1]: _version(info) for info in found}
+        return {str(info["name"]).rsplit("/", 1)[-1]: version_mark(info) for info in found}
 
     def keys(self) -> set[str]:
         """Every key of the store, in one listing of all its folders."""
@@ -163,6 +159,11 @@ class Store:
             StorageRefused: They cannot, with what was found and what to do.
         """
         self.write(WRITE_CHECK, b"padflow can write here\n")
+
+    def remove_old_drafts(self, folders: Iterable[str]) -> None:
+        """Take away what writers that were killed long ago left in folders of a local store; a remote one has none."""
+        for folder in folders if self.is_local else ():
+            remove_old_drafts(Path(f"{self._root}/{_checked(folder)}"))
 
     def _patiently(self, action: Callable[[str], Any], key: str) -> Any:
         path = f"{self._root}/{_checked(key)}"
@@ -225,99 +226,10 @@ class Store:
         return copy
 
 
-class BidsRoot:
-    """A BIDS data set to read from, never written to."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
-        self._filesystem, self._root = open_filesystem(url)
-
-    def listing(self) -> list[FileInfo]:
-        """Every file below the root with its size and what changes when its content does.
-
-        Raises:
-            ValueError: There is nothing there.
-        """
-        files = patiently(self._list, self.url)
-        if not files:
-            raise ValueError(
-                f"{self.url}: found no files, expected a BIDS data set (sub-*/…/anat/*.nii.gz).\n"
-                "Check the cohort's `root` in the study, and --data or PADFLOW_DATA, which relative roots are below."
-            )
-        return files
-
-    def _list(self) -> list[FileInfo]:
-        if "file" in _protocols(self._filesystem):
-            return list_folder(self._root)
-        found = self._filesystem.find(self._root, detail=True)
-        return [
-            FileInfo(
-                path=path.removeprefix(self._root).lstrip("/"), size_bytes=int(info["size"]), version=_version(info)
-            )
-            for path, info in found.items()
-        ]
-
-    def uri(self, path: str) -> str:
-        """The full URL of a file of the listing."""
-        return f"{self.url}/{path}"
-
-    def read(self, path: str) -> bytes:
-        """All bytes of a file of the listing."""
-        return bytes(patiently(lambda: self._filesystem.cat_file(f"{self._root}/{path}"), self.uri(path)))
-
-    def hashes(
-        self, files: Sequence[FileInfo], known: dict[tuple[str, int, str], str], done: Callable[[], None] = lambda: None
-    ) -> dict[str, str]:
-        """SHA-256 of every file; one that is known under the same size and version is not read again.
-
-        Args:
-            files: What to hash.
-            known: (path, size, version) → digest of an earlier index.
-            done: Called after each file, for a progress bar.
-        """
-
-        found: dict[str, str] = {}
-        fresh: list[FileInfo] = []
-        for file in files:
-            earlier = known.get((file.path, file.size_bytes, file.version))
-            if earlier is None:
-                fresh.append(file)
-            else:
-                found[file.path] = earlier
-                done()
-
-        def one(file: FileInfo) -> tuple[str, str]:
-            result = hashlib.sha256(self.read(file.path)).hexdigest()
-            done()
-            return file.path, result
-
-        with ThreadPoolExecutor(READ_THREADS) as pool:
-            return {**found, **dict(pool.map(one, fresh))}
-
-
 def read_uri(uri: str) -> bytes:
     """All bytes behind a path or URL that a user named."""
     filesystem, path = open_filesystem(uri)
     return bytes(patiently(lambda: filesystem.cat_file(path), uri))
-
-
-def read_verified(uri: str, sha256: str) -> bytes:
-    """The bytes that the manifest tells of; others are read again, as they may be a proxy's or a cache's fault.
-
-    Raises:
-        SourceChanged: They stay others.
-    """
-    for pause_s in (*REREAD_PAUSES_S, None):
-        content = read_uri(uri)
-        found = hashlib.sha256(content).hexdigest()
-        if found == sha256:
-            return content
-        if pause_s is not None:
-            time.sleep(pause_s)
-    raise SourceChanged(
-        f"{uri}: content is sha256 {found[:8]}…, the manifest says {sha256[:8]}….\n"
-        "The object changed after the manifest was built; run again, with --rehash if size and date are unchanged."
-    )
 
 
 def json_bytes(value: Any) -> bytes:
@@ -325,11 +237,13 @@ def json_bytes(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, indent=1, allow_nan=False).encode()
 
 
-def _version(info: dict[str, Any]) -> str:
+def version_mark(info: dict[str, Any]) -> str:
+    """A remote store's mark of an object's bytes."""
     return str(info.get("ETag") or info.get("mtime") or info.get("LastModified") or "")
 
 
-def _protocols(filesystem: fsspec.AbstractFileSystem) -> Iterable[str]:
+def protocols(filesystem: fsspec.AbstractFileSystem) -> Iterable[str]:
+    """Names of a filesystem's protocol; `file` where it is this machine's."""
     protocol = filesystem.protocol
     return (protocol,) if isinstance(protocol, str) else protocol
 

@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# Enough for a server that restarts or sheds load; a store that is down for longer is said, and the next run goes on.
+# Enough for a server that sheds load; a store that is down for longer is said, and the next run goes on. With pauses of
+# 7.5 s in all, and botocore's own repeats between them, an error that is answered at once is given up after 4 to 26 s.
 ATTEMPTS = 5
 FIRST_PAUSE_S = 0.5
+# No attempt begins later. Only a server that stays silent, each time until the client's timeout, takes so long.
 PATIENCE_S = 120.0
 TRANSPORTS = ("botocore", "aiobotocore", "aiohttp", "urllib3", "fsspec", "gcsfs", "adlfs", "azure", "google")
 # The local file system or the server said no, and would say so again.
@@ -40,7 +42,18 @@ LASTING_CODES = {
     "NoSuchBucket": ("there is no such bucket", "Create it, or correct the URL"),
     "QuotaExceeded": ("the quota is used up", FREE_SPACE),
 }
-PASSING_CODES = {"BadDigest", "IncompleteBody", "RequestTimeout", "SlowDown", "XAmzContentSHA256Mismatch", "408", "429"}
+PASSING_CODES = {
+    "BadDigest",
+    "IncompleteBody",
+    "RequestTimeout",
+    "SlowDown",
+    "XAmzContentSHA256Mismatch",
+    "408",
+    "429",
+    # 409 where another writer is at the same key: S3 asks for the upload again, and then says who was first.
+    "ConditionalRequestConflict",
+    "OperationAborted",
+}
 LEAST_SERVER_STATUS = 500
 NOT_IMPLEMENTED_STATUS = 501
 
@@ -59,6 +72,8 @@ class SourceChanged(OSError):
 
 def patiently(action: Callable[[], T], place: str) -> T:
     """Do something with storage, again after a growing pause where the fault may pass.
+
+    Five attempts in all: about 15 s where an S3 server answers each with 503, two minutes where it stays silent.
 
     Args:
         action: What to do; whole, so that a body which was cut short is read anew from its beginning.

@@ -10,7 +10,8 @@ from functools import cached_property
 import pandas as pd
 
 from infra import layout
-from infra.storage import BidsRoot, Store
+from infra.bids_root import BidsRoot
+from infra.storage import Store
 from tasks.records import Excluded, ImageRef, Recipe, ScanRef, digest
 from tasks.science.cohort.bids import BidsIndex, FileInfo, index_bids
 from tasks.science.cohort.listing import listing_digest
@@ -119,7 +120,8 @@ def selection_exclusions(selection: Selection) -> list[Excluded]:
 
 
 def _known_hashes(manifest: pd.DataFrame) -> dict[tuple[str, int, str], str]:
-    rows = zip(manifest["path"], manifest["size_bytes"], manifest["version"], manifest["sha256"], strict=True)
+    read = manifest[manifest["sha256"] != ""]
+    rows = zip(read["path"], read["size_bytes"], read["version"], read["sha256"], strict=True)
     return {(path, int(size), version): sha256 for path, size, version, sha256 in rows}
 
 

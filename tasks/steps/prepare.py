@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from infra import layout
-from infra.storage import Store, json_bytes, read_verified
+from infra.bids_root import read_verified
+from infra.storage import Store, json_bytes
 from infra.templates import load_template
 from tasks.records import Excluded, PreparedScan, Recipe, ScanRef, ScanRejected
 from tasks.science.imaging.grid import study_grid
@@ -49,14 +50,17 @@ def prepare_one(store_url: str, cache: str, scan: ScanRef, recipe: Recipe, recip
     done = stored_scan(store, scan, recipe_key)
     if done is not None:
         return done
-    contents = {image.modality: read_verified(image.uri, image.sha256) for image in scan.images}
+    try:
+        contents = {image.modality: read_verified(image) for image in scan.images}
+    except ScanRejected as rejection:
+        return write_exclusion(store, recipe_key, _excluded(scan, rejection))
     template = load_template(recipe, scan.template)
     # A mistake of the recipe is no scan's fault.
     study_grid(recipe, template)
     try:
         outputs = _outputs(contents, scan, recipe, template)
     except ScanRejected as rejection:
-        return write_exclusion(store, recipe_key, Excluded(scan.scan_id, scan.key, rejection.stage, rejection.reason))
+        return write_exclusion(store, recipe_key, _excluded(scan, rejection))
     except OSError:
         raise
     except Exception as error:
@@ -87,6 +91,10 @@ def _outputs(contents: dict[str, bytes], scan: ScanRef, recipe: Recipe, template
     sources = [{"modality": image.modality, "sha256": image.sha256} for image in scan.images]
     sidecar = json_bytes({**prepared.sidecar, "sources": sources})
     return Outputs(buffer.getvalue(), montage, sidecar, prepared.quality)
+
+
+def _excluded(scan: ScanRef, rejection: ScanRejected) -> Excluded:
+    return Excluded(scan.scan_id, scan.key, rejection.stage, rejection.reason)
 
 
 def stored_scan(store: Store, scan: ScanRef, recipe_key: str) -> PreparedScan | None:

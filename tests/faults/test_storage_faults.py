@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 import s3fs
 
+from infra.bids_root import BidsRoot
 from infra.storage import Store
 from infra.storage_faults import StorageRefused
+from tasks.science.cohort.bids import FileInfo
 from tests.faults.conftest import SUBJECTS, Audit, sha256s, whole_scans
 from tests.faults.fault_proxy import CutShort, Fault, FaultProxy, LoseAnswer, OtherBytes, Refuse, Stall
 
@@ -168,6 +171,41 @@ def test_of_two_writers_one_publishes(
             assert store.publish("a/b.npy", b"first")
             assert not store.publish("a/b.npy", b"second")
             assert store.read("a/b.npy") == b"first"
+
+
+def test_two_uploads_that_meet_are_no_refusal(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def plan(method: str, path: str, before: int) -> Fault | None:
+        if method != "PUT" or before > 0:
+            return None
+        code, winner = path.split("/")[-2:]
+        if winner == "other.npy":
+            site.bucket.pipe_file(path.lstrip("/"), b"other")
+        return Refuse(409, code)
+
+    site.proxy.plan = plan
+    with _environment(monkeypatch, site.proxy.url):
+        store = Store(f"s3://{site.results}/race", tmp_path)
+        for code in ("ConditionalRequestConflict", "OperationAborted"):
+            assert store.publish(f"{code}/ours.npy", b"ours")
+            assert store.read(f"{code}/ours.npy") == b"ours"
+            assert not store.publish(f"{code}/other.npy", b"ours")
+            assert store.read(f"{code}/other.npy") == b"other"
+    assert site.proxy.faults == {"Refuse 409": 4}
+
+
+def test_a_large_scan_is_hashed_in_pieces_and_a_piece_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("infra.bids_root.PIECE_BYTES", 1000)
+    content = bytes(range(256)) * 13
+    site.bucket.pipe_file(f"{site.data}/bids/large.nii", content)
+    site.proxy.plan = lambda method, path, before: CutShort() if (method, before) == ("GET", 2) else None
+    with _environment(monkeypatch, site.proxy.url):
+        bids = BidsRoot(f"s3://{site.data}/bids")
+        files = [FileInfo("large.nii", len(content), "v")]
+        assert bids.hashes(files, {}) == {"large.nii": hashlib.sha256(content).hexdigest()}
+    assert site.proxy.requests["GET", f"/{site.data}/bids/large.nii"] == 5
+    assert site.proxy.faults == {"CutShort": 1}
 
 
 @contextmanager

@@ -30,12 +30,15 @@ def test_links_give_what_they_point_to_and_never_go_round(tmp_path: Path) -> Non
     (root / "sub-02" / "gone.nii").symlink_to(kept / "nowhere")
     (root / "sub-02" / "up").symlink_to(root)
     (kept / "again").symlink_to(kept)
+    (root / "sub-02" / "itself.nii").symlink_to(root / "sub-02" / "itself.nii")
     listed = {item.path: item for item in list_folder(str(root))}
     assert {path: item.size_bytes for path, item in listed.items()} == {
         "sub-01/a.nii": 4,
         "sub-02/b.nii": 4,
         "sub-02/gone.nii": 0,
+        "sub-02/itself.nii": 0,
     }
+    assert listed["sub-02/gone.nii"].version == listed["sub-02/itself.nii"].version == "absent"
     before = listed["sub-02/b.nii"].version
     (kept / "a.nii").write_bytes(b"4321")
     os.utime(kept / "a.nii", ns=(1, 1))

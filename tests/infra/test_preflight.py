@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -22,6 +23,7 @@ from tasks.science.imaging.recipe import recipe_digest
 from tests.dask_processes import scheduler, worker
 
 RECIPE = Recipe(resolution_mm=4.0)
+REPOSITORY = Path(__file__).parents[2]
 
 
 class Site:
@@ -98,10 +100,11 @@ def test_a_store_on_another_disk_is_told_from_the_flows(site: Site, settings: Se
         ({"store_url": "http://127.0.0.1:1/x"}, "on http://127.0.0.1:1/x, expected to read and write"),
         ({"scan_uris": ("/nowhere/sub-1_T1w.nii.gz",)}, "FileNotFoundError"),
         ({"recipe_key": "0" * 64}, "found recipe"),
+        ({"code": "0" * 64}, "found padflow's code"),
         ({"memory_bytes": 4 * 2**30}, "expected 4.00 GiB"),
         ({"python": "3.10"}, "expected Python 3.10"),
     ],
-    ids=["store", "data", "recipe", "memory", "python"],
+    ids=["store", "data", "recipe", "code", "memory", "python"],
 )
 def test_what_is_wrong_is_one_line(site: Site, settings: Settings, change: dict[str, Any], part: str) -> None:
     assert part in refusal(settings, site.demands(settings, **change))
@@ -129,6 +132,21 @@ def test_a_late_worker_with_another_numpy_is_turned_away(site: Site, settings: S
     # The next run finds no trace of the check.
     with connect(settings) as client:
         assert "padflow-preflight" not in client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.worker_plugins)
+
+
+def test_a_late_worker_of_another_commit_with_the_same_recipe_version_is_turned_away(
+    site: Site, settings: Settings, tmp_path: Path
+) -> None:
+    for room in ("tasks", "infra"):
+        shutil.copytree(REPOSITORY / room, tmp_path / "other" / room)
+    intensity = tmp_path / "other" / "tasks" / "science" / "imaging" / "intensity.py"
+    intensity.write_text(intensity.read_text() + "\n# Another commit.\n")
+    said: list[str] = []
+    with connect(settings) as client, fit_workers(client, site.demands(settings), said.append):
+        site.add("other-commit", PYTHONPATH=str(tmp_path / "other"))
+        wait_for(lambda: said and "other-commit" not in names(client))
+    assert "worker other-commit is turned away: found padflow's code" in said[0]
+    assert "it would make other bytes under the same key: install the flow's commit there" in said[0]
 
 
 def test_threads_that_are_not_pinned(site: Site, settings: Settings) -> None:

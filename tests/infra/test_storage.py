@@ -1,14 +1,16 @@
-"""The store: objects whole or not at all, keys that cannot leave it, hashes that are reused only when they may be."""
+"""The store: objects whole or not at all, keys that cannot leave it, nothing left of killed writers."""
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from infra.local_files import replace_file
-from infra.storage import BidsRoot, Store
+from infra.storage import Store
 
 
 @pytest.fixture
@@ -72,27 +74,20 @@ def test_listing_names_what_was_written(store: Store) -> None:
     assert store.names("prepared") == {"a.json", "b.npy"}
 
 
-def test_hashes_are_reused_only_while_size_and_version_stand(tmp_path: Path) -> None:
-    root = tmp_path / "bids"
-    root.mkdir()
-    (root / "a").write_bytes(b"one")
-    bids = BidsRoot(str(root))
-    files = bids.listing()
-    true = bids.hashes(files, {})
-    known = {(files[0].path, files[0].size_bytes, files[0].version): "kept"}
-    assert bids.hashes(files, known) == {"a": "kept"}
-    (root / "a").write_bytes(b"two!")
-    again = bids.hashes(bids.listing(), known)
-    assert again != true
-    assert again["a"] != "kept"
-
-
-def test_an_empty_root_says_what_to_check(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="PADFLOW_DATA"):
-        BidsRoot(str(tmp_path / "absent")).listing()
-
-
 def test_what_a_killed_writer_left_is_no_object(store: Store, tmp_path: Path) -> None:
     store.write("prepared/a.json", b"{}")
     (tmp_path / "store" / "prepared" / ".writing-abc").write_bytes(b"half")
     assert store.keys() == {"prepared/a.json"}
+
+
+def test_what_a_writer_left_that_was_killed_days_ago_is_taken_away(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "store" / "prepared" / "recipe"
+    store.write("prepared/recipe/a.json", b"{}")
+    drafts = {name: folder / f".writing-{name}" for name in ("killed", "under-way")}
+    for draft in drafts.values():
+        draft.write_bytes(b"half")
+    two_days_ago = time.time() - 2 * 86_400
+    for path in (drafts["killed"], folder / "a.json"):
+        os.utime(path, (two_days_ago, two_days_ago))
+    store.remove_old_drafts(["prepared/recipe", "montages/recipe"])
+    assert {path.name for path in folder.iterdir()} == {"a.json", ".writing-under-way"}

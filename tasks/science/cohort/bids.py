@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from .clinical_table import clinical_table
-from .manifest import manifest_frame, same_content
+from .manifest import ABSENT, UNREAD_REASONS, manifest_frame, same_content, unread_kind
 from .problems import Problem, examples, problems_frame, quoted
 from .subject_tables import LABEL, PARTICIPANTS_NOTES_PATH, PARTICIPANTS_PATH
 
@@ -49,6 +49,11 @@ class FileInfo:
     path: str
     size_bytes: int
     version: str
+
+    @property
+    def unread(self) -> str:
+        """Why an image's bytes are not read: a key of `UNREAD_REASONS`, or "" where they are."""
+        return unread_kind(self.size_bytes, self.version)
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,8 @@ def index_bids(
         cohort: The cohort's name, the first part of each scan_id.
         listing: Every file below the BIDS root.
         read: Gives a file's bytes; called for participants.tsv, participants.json and each sessions.tsv.
-        hashes: Gives the SHA-256 of each file by path; called once, with the manifest's files.
+        hashes: Gives the SHA-256 of each file by path; called once, with those of the manifest's files that are worth
+            reading.
 
     Returns:
         The manifest, the clinical table and the problems.
@@ -129,15 +135,24 @@ def table_paths(listing: Sequence[FileInfo]) -> list[str]:
         listing: Every file below the BIDS root.
 
     Returns:
-        Paths of participants.tsv, participants.json and each sub-*/sub-*_sessions.tsv, of those that exist and are not
-        too large to hold in memory.
+        Paths of participants.tsv, participants.json and each sub-*/sub-*_sessions.tsv, of those that are
+        there and not too large to hold in memory.
     """
-    return list(dict.fromkeys(file.path for file in listing if _is_table(file) and file.size_bytes <= MAX_TABLE_BYTES))
+    return list(dict.fromkeys(file.path for file in listing if _is_table(file) and not _why_unread_table(file)))
 
 
 def _is_table(file: FileInfo) -> bool:
     fixed = (PARTICIPANTS_PATH, PARTICIPANTS_NOTES_PATH)
     return file.path in fixed or SESSIONS_TABLE.fullmatch(file.path) is not None
+
+
+def _why_unread_table(file: FileInfo) -> str:
+    if file.version == ABSENT:
+        return "The table is a broken link, so it is not read. Fetch it (such as with `datalad get`)."
+    if file.size_bytes > MAX_TABLE_BYTES:
+        found = f"The table has {file.size_bytes} bytes, over the limit of {MAX_TABLE_BYTES}, so it is not read."
+        return f"{found} Find out what made it so large."
+    return ""
 
 
 def _safe_files(listing: Sequence[FileInfo], said: list[Problem]) -> list[FileInfo]:
@@ -218,14 +233,15 @@ def _one_file_per_scan(cohort: str, scans: Sequence[_Scan], said: list[Problem])
 
 
 def _preference(scan: _Scan) -> tuple[bool, bool, str]:
-    return scan.file.size_bytes == 0, not scan.file.path.endswith(".gz"), scan.file.path
+    return scan.file.unread != "", not scan.file.path.endswith(".gz"), scan.file.path
 
 
 def _manifest(
     cohort: str, scans: Sequence[_Scan], hashes: Callable[[Sequence[FileInfo]], dict[str, str]]
 ) -> pd.DataFrame:
-    sha256 = hashes([scan.file for scan in scans])
-    unhashed = [scan.file.path for scan in scans if not sha256.get(scan.file.path)]
+    worth_reading = [scan.file for scan in scans if not scan.file.unread]
+    sha256 = hashes(worth_reading)
+    unhashed = [file.path for file in worth_reading if not sha256.get(file.path)]
     if unhashed:
         raise ValueError(f"no SHA-256 came back for {examples(unhashed)}; expected one for each file asked for.")
     return manifest_frame(
@@ -240,7 +256,7 @@ def _manifest(
                 "path": scan.file.path,
                 "size_bytes": scan.file.size_bytes,
                 "version": scan.file.version,
-                "sha256": sha256[scan.file.path],
+                "sha256": sha256.get(scan.file.path, ""),
                 "entities": scan.entities,
             }
             for scan in scans
@@ -253,9 +269,8 @@ def _say_layout(files: Sequence[FileInfo], manifest: pd.DataFrame, said: list[Pr
         message = "There is no dataset_description.json, which every BIDS root has. Check that this is the root."
         said.append(Problem("dataset_description.json", "not-bids-root", message))
     for file in files:
-        if file.size_bytes > MAX_TABLE_BYTES and _is_table(file):
-            message = f"The table has {file.size_bytes} bytes, over the limit of {MAX_TABLE_BYTES}, so it is not read."
-            said.append(Problem(file.path, "unusable-table", f"{message} Find out what made it so large."))
+        if _is_table(file) and (message := _why_unread_table(file)):
+            said.append(Problem(file.path, "unusable-table", message))
     if len(manifest) == 0:
         nested = [file.path.split("/sub-", 1)[0] for file in files if "/sub-" in file.path and "/anat/" in file.path]
         inside = sorted({root for root in nested if not root.startswith("sub-")} - IGNORED_ROOTS)
@@ -289,8 +304,11 @@ def _subject_folders(files: Sequence[FileInfo]) -> set[str]:
 
 
 def _say_content(manifest: pd.DataFrame, said: list[Problem]) -> None:
-    for path in manifest["path"][manifest["size_bytes"] == 0]:
-        said.append(Problem(path, "empty-file", "The file has 0 bytes and cannot be used. Copy it again."))
+    for path, size_bytes, version in zip(manifest["path"], manifest["size_bytes"], manifest["version"], strict=True):
+        kind = unread_kind(size_bytes, version)
+        if kind:
+            reason = UNREAD_REASONS[kind]
+            said.append(Problem(path, kind, f"{reason[0].upper()}{reason[1:]}."))
     all_paths, owners = manifest["path"].tolist(), manifest["participant_id"].tolist()
     for repeats in same_content(manifest):
         paths = [all_paths[position] for position in repeats]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from ..code_digest import code_digest
 from .bids import FileInfo
 
 
@@ -27,5 +28,4 @@ def listing_digest(cohort: str, listing: Iterable[FileInfo]) -> str:
 @cache
 def _code_digest() -> str:
     """The sources of this folder: what an index says depends on no other code of padflow."""
-    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
-    return hashlib.sha256(b"\0".join(sources)).hexdigest()
+    return code_digest(Path(__file__).parent)

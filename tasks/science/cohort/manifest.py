@@ -22,8 +22,34 @@ MANIFEST_DTYPES = {
 """Columns and dtypes of a manifest.
 
 scan_id is `cohort/` and the scan's BIDS name, unique; session_id and run are "" where BIDS has none; path is relative
-to the BIDS root; version is the store's opaque mark of the bytes; entities are the name's other parts ("acq-mprage").
+to the BIDS root; version is the store's opaque mark of the bytes; sha256 is "" where they are not read (`unread_kind`);
+entities are the name's other parts ("acq-mprage").
 """
+ABSENT = "absent"
+"""The version of a link to nowhere, such as DataLad leaves for content that was not fetched."""
+MAX_IMAGE_BYTES = 2**31
+"""2^28 voxels of 8 bytes, more than which the reader of images refuses; a larger file is not even hashed."""
+UNREAD_REASONS = {
+    "absent-file": "the file is a broken link, so its content is not here; fetch it (such as with `datalad get`) and "
+    "index the cohort anew",
+    "empty-file": "the file has 0 bytes; copy it again and index the cohort anew",
+    "oversized-file": f"the file is larger than {MAX_IMAGE_BYTES // 2**30} GiB, which no scan of a head is; find out "
+    "what made it so large",
+}
+"""Why a file's bytes are not read, by kind."""
+
+
+def unread_kind(size_bytes: int, version: str) -> str:
+    """Which of `UNREAD_REASONS` a file of the listing has, or "": one bad file must not cost the others their index.
+
+    >>> unread_kind(0, "1700000000"), unread_kind(5, "1700000000")
+    ('empty-file', '')
+    """
+    if version == ABSENT:
+        return "absent-file"
+    if size_bytes == 0:
+        return "empty-file"
+    return "oversized-file" if size_bytes > MAX_IMAGE_BYTES else ""
 
 
 def manifest_frame(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
@@ -78,10 +104,11 @@ def same_content(manifest: pd.DataFrame) -> list[list[int]]:
         manifest: A manifest, or a table with its columns.
 
     Returns:
-        Groups of row positions, two or more each; files of 0 bytes have no content to share.
+        Groups of row positions, two or more each; files that are not read have no content to share.
     """
     holders: dict[str, list[int]] = {}
-    for position, (sha256, size_bytes) in enumerate(zip(manifest["sha256"], manifest["size_bytes"], strict=True)):
-        if size_bytes > 0:
+    rows = zip(manifest["sha256"], manifest["size_bytes"], strict=True)
+    for position, (sha256, size_bytes) in enumerate(rows):
+        if sha256 and size_bytes > 0:
             holders.setdefault(sha256, []).append(position)
     return [positions for positions in holders.values() if len(positions) > 1]

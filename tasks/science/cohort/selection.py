@@ -13,7 +13,7 @@ import pandas as pd
 from ...records import Recipe, content_key
 from .bids import BidsIndex
 from .companions import with_companions
-from .manifest import MANIFEST_DTYPES, check_manifest, same_content
+from .manifest import MANIFEST_DTYPES, UNREAD_REASONS, check_manifest, same_content, unread_kind
 from .problems import examples
 from .tsv import as_number
 
@@ -181,7 +181,9 @@ def _nearest(name: str, names: Sequence[str]) -> str:
 def _why_excluded(rows: pd.DataFrame, asked: pd.Series) -> pd.Series:
     parts = rows["entities"].str.split("_")
     not_magnitude = pd.Series([not NOT_MAGNITUDE.isdisjoint(names) for names in parts], rows.index)
-    why = _reasons(rows, rows["size_bytes"] == 0, "the file has 0 bytes; copy it again and index the cohort anew")
+    files = zip(rows["size_bytes"], rows["version"], strict=True)
+    unread = [UNREAD_REASONS.get(unread_kind(size_bytes, version), "") for size_bytes, version in files]
+    why = pd.Series(unread, rows.index, dtype="str")
     for reasons in (
         _reasons(rows, not_magnitude, "not a magnitude image: " + rows["entities"]),
         _why_ambiguous(rows),

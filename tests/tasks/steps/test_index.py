@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.storage import BidsRoot, Store
+from infra.bids_root import BidsRoot
+from infra.storage import Store
+from tasks.records import Recipe
 from tasks.steps.index import index_cohort
 
 LONG_AGO_NS = 1_600_000_000_000_000_000
@@ -37,7 +39,7 @@ def read_paths(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is read from BIDS roots."""
     seen: list[str] = []
     original = BidsRoot.read
-    monkeypatch.setattr(BidsRoot, "read", lambda self, path: seen.append(path) or original(self, path))
+    monkeypatch.setattr(BidsRoot, "read", lambda self, path, *part: seen.append(path) or original(self, path, *part))
     return seen
 
 
@@ -87,3 +89,36 @@ def test_other_index_code_indexes_anew(
     monkeypatch.setattr("tasks.science.cohort.listing._code_digest", lambda: "another release")
     index_cohort(store, "site", str(root))
     assert read_paths == ["participants.tsv"]
+
+
+def test_one_bad_file_does_not_cost_the_others_their_index(store: Store, root: Path, read_paths: list[str]) -> None:
+    people = [f"sub-{n:02}" for n in range(1, 6)]
+    for name in people[2:]:
+        (root / name / "anat").mkdir(parents=True)
+    images = {name: root / name / "anat" / f"{name}_T1w.nii.gz" for name in people}
+    images["sub-03"].symlink_to("../.git/annex/objects/not-fetched")
+    images["sub-04"].touch()
+    images["sub-05"].touch()
+    os.truncate(images["sub-05"], 200 * 2**30)
+    (root / "sub-03" / "sub-03_sessions.tsv").symlink_to("../.git/annex/objects/not-fetched-either")
+    ages = "\n".join(f"{name}\t30" for name in people)
+    (root / "participants.tsv").write_text(f"participant_id\tage\n{ages}\n")
+    indexed = index_cohort(store, "site", str(root))
+    assert sorted(read_paths) == ["participants.tsv", *(f"{name}/anat/{name}_T1w.nii.gz" for name in people[:2])]
+    selection = indexed.select(Recipe(), {})
+    assert selection.scans["participant_id"].tolist() == people[:2]
+    said = dict(zip(selection.excluded["participant_id"], selection.excluded["reason"], strict=True))
+    assert said["sub-03"].startswith("the file is a broken link, so its content is not here; fetch it")
+    assert said["sub-04"] == "the file has 0 bytes; copy it again and index the cohort anew"
+    assert said["sub-05"].startswith("the file is larger than 2 GiB, which no scan of a head is")
+    kinds = set(zip(indexed.tables.problems["path"], indexed.tables.problems["kind"], strict=True))
+    assert kinds >= {
+        ("sub-03/anat/sub-03_T1w.nii.gz", "absent-file"),
+        ("sub-03/sub-03_sessions.tsv", "unusable-table"),
+        ("sub-05/anat/sub-05_T1w.nii.gz", "oversized-file"),
+    }
+    # What is fetched later is hashed then.
+    images["sub-03"].unlink()
+    images["sub-03"].write_bytes(b"fetched")
+    again = index_cohort(store, "site", str(root)).select(Recipe(), {})
+    assert again.scans["participant_id"].tolist() == people[:3]
