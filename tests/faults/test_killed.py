@@ -65,8 +65,13 @@ def test_killed_flow_leaves_no_process_and_is_continued(study: Path, cohort: Pat
     before = snapshot(audit.store)
     done = len(whole_scans(local_objects(audit.store)))
     assert 3 <= done < SUBJECTS
+    # What a run that was killed days ago has left.
+    draft = next(audit.store.glob("prepared/*")) / ".writing-days-ago"
+    draft.touch()
+    os.utime(draft, (time.time() - 2 * 86_400,) * 2)
     result = json.loads(audit.padflow("preprocess", str(study), "--json"))
     assert result == {"prepared": SUBJECTS - done, "excluded": 0}
+    assert not draft.exists()
     check_once(audit, cohort, before, deaths=2)
     cohorts = json.loads(audit.padflow("status", str(study), "--json"))["cohorts"]
     assert [(c["indexed"], c["prepared"], c["missing"]) for c in cohorts] == [(SUBJECTS, SUBJECTS, 0)]
