@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,11 @@ def test_a_fault_in_drawing_the_montage_is_counted_with_its_reason(
     assert "ZeroDivisionError: no slice to draw" in outcome.reason
     assert json.loads(store.read(layout.excluded_scan(key, scan.key)))["reason"] == outcome.reason
     assert not store.exists(layout.prepared_volume(key, scan.key))
+
+
+def test_an_image_over_the_limit_is_excluded_before_it_is_read(scan: ScanRef, tmp_path: Path) -> None:
+    store, key = Store(str(tmp_path / "store"), tmp_path / "cache"), recipe_digest(RECIPE)
+    huge = replace(scan, uri="/nowhere/sub_T1w.nii.gz", size_bytes=200 * 2**30)
+    outcome = prepare.prepare_one(store.url, str(store.cache), huge, RECIPE, key)
+    assert isinstance(outcome, Excluded)
+    assert (outcome.stage, outcome.reason.split(",")[0]) == ("read", "the file is larger than 2 GiB")
