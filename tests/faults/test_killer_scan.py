@@ -76,8 +76,8 @@ done.mkdir()
 
 
 def prepare(store_url, cache, scan, recipe, recipe_key):
-    # The large scan finds memory when no others are left.
-    if scan.participant_id == "killer" or (scan.participant_id == "large" and len(list(done.iterdir())) < 22):
+    # The large scan finds memory when hardly any others are left: up to three may be suspects themselves.
+    if scan.participant_id == "killer" or (scan.participant_id == "large" and len(list(done.iterdir())) < 19):
         os._exit(1)
     time.sleep(0.2)
     (done / scan.participant_id).touch()
