@@ -83,7 +83,11 @@ def preprocess(
     counts = _summary(results)
     # Once, beside hours of computing, so that later stages read one object per cohort rather than every sidecar.
     for state in workspace.stored_states():
-        quality_table(workspace.store, state.spec.name, state.indexed.root, state.recipe_key, state.prepared["sha256"])
+        name, root, shas = state.spec.name, state.indexed.root, state.prepared["sha256"]
+        figures = quality_table(workspace.store, name, root, state.recipe_key, shas)
+        stripped = int(figures["skull_stripped"].sum()) if len(figures) else 0
+        if stripped:
+            say(f"{name}: {stripped} of {len(figures)} scans came skull-stripped")
     return counts
 
 

@@ -52,6 +52,7 @@ FIGURES: dict[str, QualityFigure] = {
     "foreground_background_energy_db": QualityFigure("head over air, dB", "low", "image", 0.5),
     "ghost_to_signal": QualityFigure("ghost to signal", "high", "image", 0.003),
     "nonfinite_fraction": QualityFigure("voxels that are not finite", "high", "image", 0.001),
+    "skull_stripped": QualityFigure("came skull-stripped (1) or as a head (0)", "either", "image", 0.2),
     "registration_ncc": QualityFigure("correlation with the template", "low", "registration", 0.01),
     "registration_correlation_ratio": QualityFigure("template explains of the scan", "low", "registration", 0.01),
     "registration_determinant": QualityFigure("volume scaling to the template", "either", "registration", 0.03),

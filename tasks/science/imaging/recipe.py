@@ -30,7 +30,7 @@ from .ratio import scaled_ratio
 from .resampling import block_mean, resample
 from .template import Template, mni, mni_digest
 
-RECIPE_VERSION = 6
+RECIPE_VERSION = 7
 MAX_Z = 1000.0
 
 
@@ -227,6 +227,7 @@ def _quality(
     images = np.stack([volumes[name] for name in names if name in recipe.contrasts])
     quality = quality_figures(images, brain, target.maps, recipe.resolution_mm, found, cut)
     quality["nonfinite_fraction"] = image.scan.nonfinite_fraction
+    quality["skull_stripped"] = float(reference.is_stripped)
     return quality
 
 
