@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,14 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from lightning_modules.augmentation import Augmentation, shifted
-from lightning_modules.data import PreparedScans, RankBatches, common_grid, epoch_batches, unpadded_batches
+from lightning_modules.data import (
+    PreparedScans,
+    RankBatches,
+    common_grid,
+    epoch_batches,
+    read_volume,
+    unpadded_batches,
+)
 from lightning_modules.fit import Ranks, check_job, loaders
 from tasks.science.arrays import Channels
 from tasks.science.imaging.intensity import zscore_within_mask
@@ -192,3 +200,26 @@ def test_scans_on_different_grids_are_refused(job_of: JobMaker) -> None:
     np.save(rows[2].path, np.zeros((1, 4, 4, 4), np.float16))
     with pytest.raises(ValueError, match=r"train-2 .* has shape \(1, 4, 4, 4\)"):
         common_grid(rows)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_one_voxel_that_is_not_finite_is_refused_and_large_ones_are_read(tmp_path: Path, bad: float) -> None:
+    path = tmp_path / "scan.npy"
+    large = np.full((1, 4, 5, 6), np.finfo(np.float32).max)
+    np.save(path, large)
+    np.testing.assert_array_equal(read_volume(path), large)
+    for dtype in (np.float16, np.float32, np.float64):
+        volume = np.ones((1, 4, 5, 6), dtype)
+        volume[0, 3, 4, 5] = bad
+        np.save(path, volume)
+        with pytest.raises(ValueError, match="not finite"):
+            read_volume(path)
+
+
+def test_half_floats_are_widened_exactly(tmp_path: Path) -> None:
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    finite = every[np.isfinite(every)].reshape(1, 1, 31, -1)
+    np.save(tmp_path / "scan.npy", finite)
+    found = read_volume(tmp_path / "scan.npy")
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, finite)

@@ -102,7 +102,7 @@ def test_a_network_in_training_mode_does_not_predict() -> None:
         (np.full((1, 8, 8, 8), np.nan, np.float16), "not finite"),
         (np.zeros((8, 8, 8), np.float16), r"expected a prepared scan"),
         (np.zeros((1, 8, 8, 8), np.int16), r"expected a prepared scan"),
-        (np.array([[[[None]]]]), "Python objects"),
+        (np.array([[[[None]]]]), "Object arrays cannot be loaded"),
     ],
 )
 def test_a_file_that_is_no_prepared_scan_is_refused(tmp_path: Path, volume: np.ndarray, message: str) -> None:
