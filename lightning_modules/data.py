@@ -16,6 +16,8 @@ from tasks.science.arrays import Channels
 from .augmentation import Augmentation
 
 Item = tuple[int, Tensor, Tensor]
+# As a loader collates them: indices (n,), volumes (n, channels, i, j, k), ages in years (n,).
+Batch = tuple[Tensor, Tensor, Tensor]
 
 
 def read_volume(path: Path) -> Channels:
