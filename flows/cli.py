@@ -283,6 +283,7 @@ def predict(
 @app.command(
     epilog="Examples: `padflow phantom data/train --subjects 100 --sites 3 --seed 1 --patients 0`; "
     "`padflow phantom data/ms --contrasts T1w,T2w,FLAIR --missing 0.1`; "
+    "`padflow phantom data/memory --disease neurodegeneration --sessions 3`; "
     "`padflow phantom data/infants --population infants`; `padflow phantom data/clinic --slices thick`"
 )
 def phantom(
@@ -291,15 +292,21 @@ def phantom(
     sites: Annotated[int, typer.Option(min=1, help="How many scanners.")] = 2,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     population: Annotated[Literal["adults", "infants"], typer.Option(help="Who is scanned.")] = "adults",
+    disease: Annotated[
+        Literal["ms", "neurodegeneration"], typer.Option(help="Of adults: multiple sclerosis, or AD and PD in turns.")
+    ] = "ms",
     patients: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Share of people with MS [0.4], of infants with abnormal myelination [0.06]."),
+        typer.Option(
+            min=0, max=1, help="Share with MS [0.4], with AD or PD [0.5], of infants with abnormal myelination [0.06]."
+        ),
     ] = None,
     visits: Annotated[
         int, typer.Option("--sessions", min=1, help="Sessions per person, about a year apart; 3 months for infants.")
     ] = 1,
     ages: Annotated[
-        tuple[float, float] | None, typer.Option(help="Youngest and oldest, in years [20 85]; infants: months [0 24].")
+        tuple[float, float] | None,
+        typer.Option(help="Youngest and oldest, in years [20 85; AD and PD 50 85]; infants: months [0 24]."),
     ] = None,
     contrasts: Annotated[
         str | None, typer.Option(help="Images of each session, of T1w,T2w,FLAIR [T1w]; infants [T1w,T2w].")
@@ -336,7 +343,7 @@ def phantom(
             "sessions": visits,
             "missing": missing,
         }
-        fixed |= {"population": population, "variant": "stripped" if stripped else "head"}
+        fixed |= {"disease": disease, "population": population, "variant": "stripped" if stripped else "head"}
         make_phantom(out, fixed | {name: value for name, value in given.items() if value is not None}, as_json)
 
 

@@ -97,6 +97,27 @@ def test_an_index_prints_ten_problems_of_a_kind_and_counts_the_rest(tmp_path: Pa
     assert "missing-scan: and 4989 more" in result.stdout
 
 
+def test_a_phantom_of_a_memory_clinic_has_its_groups_and_scales(tmp_path: Path) -> None:
+    arguments = [
+        "--disease",
+        "neurodegeneration",
+        "--subjects",
+        "6",
+        "--sites",
+        "1",
+        "--spacing",
+        "8",
+        "--workers",
+        "1",
+    ]
+    result = runner.invoke(app, ["phantom", str(tmp_path / "out"), *arguments])
+    assert result.exit_code == 0, result.output
+    people = pd.read_csv(tmp_path / "out" / "participants.tsv", sep="\t", keep_default_na=False)
+    assert set(people["diagnosis"]) == {"CU", "AD", "PD"}
+    assert people["age"].between(50, 85).all()
+    assert {"mmse", "cdr_sb", "updrs_iii", "hoehn_yahr"} <= set(people)
+
+
 def test_a_phantom_of_infants_is_scanned_in_two_contrasts(tmp_path: Path) -> None:
     arguments = ["--population", "infants", "--subjects", "2", "--sites", "1", "--ages", "6", "12", "--spacing", "6"]
     result = runner.invoke(app, ["phantom", str(tmp_path / "out"), *arguments, "--workers", "1", "--json"])

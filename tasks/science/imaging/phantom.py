@@ -18,6 +18,7 @@ import numpy as np
 from .phantom_acquisition import Scan, acquire, as_nifti, displacement, position
 from .phantom_anatomy import PLAIN, Anatomy, Detail, draw_anatomy
 from .phantom_contrasts import CONTRASTS, Contrast, draw_protocol
+from .phantom_degeneration import degeneration_effects, draw_older
 from .phantom_infants import (
     ADULT_SHAPE_YEARS,
     MONTHS_PER_YEAR,
@@ -67,8 +68,14 @@ def draw_cohort(spec: PhantomSpec) -> tuple[Person, ...]:
     2
     """
     draw = (spec.sites, spec.patients, spec.sessions, spec.age_range_years)
-    draw_one = draw_infant if spec.population == "infants" else draw_person
+    draw_one = {"infants": draw_infant, "neurodegeneration": draw_older, "ms": draw_person}[spec.cast]
     return tuple(draw_one(spec.seed, number, *draw) for number in range(spec.subjects))
+
+
+def _planted(spec: PhantomSpec) -> dict[str, object]:
+    if spec.cast == "ms":
+        return planted_effects(spec.age_range_years)
+    return infant_effects() if spec.cast == "infants" else degeneration_effects()
 
 
 def draw_sites(spec: PhantomSpec) -> tuple[Site, ...]:
@@ -106,9 +113,8 @@ def write_phantom(
         scans.extend(made)
         if progress is not None:
             progress(done, len(people))
-    planted = infant_effects() if spec.population == "infants" else planted_effects(spec.age_range_years)
     left_out = tuple(path for person in people for path in _left_out_paths(spec, person))
-    truth = PhantomTruth(root, planted, sites, people, tuple(scans), left_out)
+    truth = PhantomTruth(root, _planted(spec), sites, people, tuple(scans), left_out)
     write_tables(spec, truth)
     write_truth(spec, truth)
     return truth

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from .phantom_anatomy import WARP_ORIGIN_MM, WARP_SHAPE, WARP_SPACING_MM, Anatomy
-from .phantom_people import BLOCK, COHORT, GOLDEN, PERSON, SESSION, Person, Visit, stream
+from .phantom_people import PERSON, SESSION, Person, Visit, drawn_group, seat, stream
 from .phantom_template import Field, smoothstep, template_head
 
 MONTHS_PER_YEAR = 12
@@ -47,15 +47,10 @@ def draw_infant(
     Returns:
         The person with all visits: the diagnosis is `HC`, or `AM` for abnormal myelination.
     """
-    start = stream(seed, COHORT, 0).random()
-    before = int(np.floor(number * abnormal + start))
-    late = int(np.floor((number + 1) * abnormal + start)) > before
-    rank = before if late else number - before
-    block, place = divmod(rank, 2 * sites)
-    cell = int(stream(seed, BLOCK, int(late), block).permutation(2 * sites)[place])
+    late, rank = drawn_group(seed, number, abnormal)
+    sex, site, share = seat(seed, int(late), rank, sites)
     low, high = (MONTHS_PER_YEAR * years for years in age_range_years)
     low = max(low, min(ABNORMAL_FROM_MONTHS, (low + high) / 2)) if late else low
-    share = (stream(seed, COHORT, 1 + int(late)).random() + rank * GOLDEN) % 1.0
     first_months = round(low + (high - low) * share, 2)
     rng = stream(seed, PERSON, number)
     own = MYELINATION_SD_MONTHS * rng.standard_normal()
@@ -68,7 +63,7 @@ def draw_infant(
         deviation_years = (own - delay * months) / MONTHS_PER_YEAR
         years = since / MONTHS_PER_YEAR
         visits.append(Visit(session, years, months / MONTHS_PER_YEAR, None, None, deviation_years))
-    return Person(number, "FM"[cell % 2], cell // 2, "AM" if late else "HC", "n/a", tuple(visits))
+    return Person(number, sex, site, "AM" if late else "HC", "n/a", tuple(visits))
 
 
 def infant_effects() -> dict[str, object]:

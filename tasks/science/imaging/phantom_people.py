@@ -7,7 +7,8 @@ same people as a smaller one.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -29,7 +30,7 @@ EDSS_POINTS_PER_YEAR, EDSS_POINTS_PER_YEAR_PER_PAD_YEAR = 0.12, 0.02
 
 @dataclass(frozen=True)
 class Visit:
-    """One session: `edss` and `duration_years` are None for healthy people."""
+    """One session: `edss` and `duration_years` are None without MS; `scores` holds other clinical scales by column."""
 
     session: int
     years_since_baseline: float
@@ -37,6 +38,7 @@ class Visit:
     edss: float | None
     duration_years: float | None
     true_pad_years: float
+    scores: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def brain_age_years(self) -> float:
@@ -89,13 +91,30 @@ def planted_effects(age_range_years: tuple[float, float]) -> dict[str, object]:
     }
 
 
+def drawn_group(seed: int, number: int, patients: float) -> tuple[bool, int]:
+    """Whether a participant is a patient, and which one of the patients or of the healthy, from 0."""
+    start = stream(seed, COHORT, 0).random()
+    before = int(np.floor(number * patients + start))
+    ill = int(np.floor((number + 1) * patients + start)) > before
+    return ill, before if ill else number - before
+
+
+def seat(seed: int, group: int, rank: int, sites: int) -> tuple[str, int, float]:
+    """Sex, site, and place in the age range from 0 to 1.
+
+    Within a group, ages fill the range evenly and sites and sexes come in shuffled blocks, so that none of the three
+    tells anything of another, even in a small cohort.
+    """
+    block, place = divmod(rank, 2 * sites)
+    cell = int(stream(seed, BLOCK, group, block).permutation(2 * sites)[place])
+    share = (stream(seed, COHORT, 1 + group).random() + rank * GOLDEN) % 1.0
+    return "FM"[cell % 2], cell // 2, share
+
+
 def draw_person(
     seed: int, number: int, sites: int, patients: float, sessions: int, age_range_years: tuple[float, float]
 ) -> Person:
     """Draw one participant.
-
-    Within patients and within healthy people, ages fill the range evenly and sites and sexes come in shuffled blocks,
-    so that none of the three tells anything of another, even in a small cohort.
 
     Args:
         seed: The cohort's seed.
@@ -108,14 +127,9 @@ def draw_person(
     Returns:
         The person with all visits.
     """
-    start = stream(seed, COHORT, 0).random()
-    before = int(np.floor(number * patients + start))
-    ill = int(np.floor((number + 1) * patients + start)) > before
-    rank = before if ill else number - before
-    block, place = divmod(rank, 2 * sites)
-    cell = int(stream(seed, BLOCK, int(ill), block).permutation(2 * sites)[place])
+    ill, rank = drawn_group(seed, number, patients)
+    sex, site, share = seat(seed, int(ill), rank, sites)
     low, high = age_range_years
-    share = (stream(seed, COHORT, 1 + int(ill)).random() + rank * GOLDEN) % 1.0
     age_years = round(low + (high - low) * share, 2)
     rng = stream(seed, PERSON, number)
     edss = float(rng.choice(EDSS, p=EDSS_WEIGHTS)) if ill else None
@@ -123,7 +137,7 @@ def draw_person(
     duration = round(longest * rng.random(), 2) if ill else None
     phenotype = _phenotype(rng, edss, duration)
     visits = _visits(seed, number, sessions, age_years, edss, duration, duration_centre_years(age_range_years))
-    return Person(number, "FM"[cell % 2], cell // 2, "MS" if ill else "HC", phenotype, visits)
+    return Person(number, sex, site, "MS" if ill else "HC", phenotype, visits)
 
 
 def _phenotype(rng: np.random.Generator, edss: float | None, duration: float | None) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from .phantom_contrasts import CONTRASTS
 
 AGE_LIMITS_YEARS = {"adults": (16, 100), "infants": (0, 2)}
-# What a population is usually scanned with; `padflow phantom` starts from these.
+# What a population, or the clinic of a disease, is usually scanned with; `padflow phantom` starts from these.
 CUSTOMARY: dict[str, dict[str, Any]] = {
     "adults": {},
     "infants": {"patients": 0.06, "age_range_years": (0.0, 2.0), "contrasts": ("T1w", "T2w"), "slices": "mixed"},
+    "neurodegeneration": {"patients": 0.5, "age_range_years": (50.0, 85.0)},
 }
 
 
@@ -23,7 +24,7 @@ class PhantomSpec:
         subjects: How many participants; a larger cohort begins with the participants of a smaller one.
         sites: How many scanners.
         seed: Start of every random stream; cohorts of different seeds share neither people nor scanners.
-        patients: Fraction with multiple sclerosis, or of infants with abnormal myelination.
+        patients: Fraction with the disease, or of infants with abnormal myelination.
         sessions: Visits of each participant, about a year apart; three months for infants.
         variant: `head` with skull, scalp and face, or `stripped`: brain only on a background of zeros.
         age_range_years: Youngest and oldest age at baseline; filled evenly.
@@ -34,6 +35,7 @@ class PhantomSpec:
         slices: `3d`, `thick` axial slices with a gap, or `mixed`: either, by scan.
         in_plane_mm: Nominal in-plane voxel size of thick slices; each site's own is up to a tenth finer.
         missing: Fraction of the other contrasts that sessions lack.
+        disease: Of adults: `ms`, multiple sclerosis; or `neurodegeneration`, Alzheimer's and Parkinson's in turns.
     """
 
     subjects: int
@@ -50,6 +52,7 @@ class PhantomSpec:
     slices: Literal["3d", "thick", "mixed"] = "3d"
     in_plane_mm: float = 1.0
     missing: float = 0.0
+    disease: Literal["ms", "neurodegeneration"] = "ms"
 
     def __post_init__(self) -> None:
         (low, high), (youngest, oldest) = self.age_range_years, AGE_LIMITS_YEARS.get(self.population, (0, 100))
@@ -73,11 +76,23 @@ class PhantomSpec:
             ("slices", self.slices in ("3d", "thick", "mixed"), "3d, thick or mixed"),
             ("in_plane_mm", 0.5 <= self.in_plane_mm <= 8, "from 0.5 to 8"),
             ("missing", 0 <= self.missing <= 1, "a fraction from 0 to 1"),
+            ("disease", self.disease in ("ms", "neurodegeneration"), "ms or neurodegeneration"),
+            ("disease", self.population == "adults" or self.disease == "ms", "to be left out for infants"),
         )
         for name, holds, expected in limits:
             if not holds:
                 found = getattr(self, name)
                 raise ValueError(f"{name} is {found!r}, expected {expected}; set PhantomSpec({name}=…) accordingly")
+
+    @property
+    def cast(self) -> Literal["ms", "neurodegeneration", "infants"]:
+        """Whose tables the cohort has."""
+        return "infants" if self.population == "infants" else self.disease
+
+    def as_values(self) -> dict[str, Any]:
+        """Plain values by field; a disease only where it is not the first that phantoms had, whose files must stay."""
+        values = asdict(self)
+        return values if self.disease != "ms" else {name: v for name, v in values.items() if name != "disease"}
 
     @property
     def plain(self) -> bool:

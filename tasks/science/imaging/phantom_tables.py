@@ -47,6 +47,23 @@ INFANT_COLUMNS = {
     "age_months": {"Description": "Age at baseline", "Units": "month"},
     "myelination_age_months": {"Description": "Myelination age as a reader states it", "Units": "month"},
 }
+OLDER_COLUMNS = {name: PARTICIPANT_COLUMNS[name] for name in ("participant_id", "age", "sex", "site")} | {
+    "diagnosis": {
+        "Description": "Diagnosis",
+        "Levels": {"CU": "cognitively unimpaired", "AD": "Alzheimer's disease", "PD": "Parkinson's disease"},
+    },
+    "mmse": {"Description": "Mini-Mental State Examination at baseline, 0 to 30; 30 is best"},
+    "cdr_sb": {"Description": "Clinical Dementia Rating, sum of boxes, at baseline, 0 to 18; n/a in PD"},
+    "updrs_iii": {"Description": "MDS-UPDRS part III (motor examination) at baseline, 0 to 132; n/a without PD"},
+    "hoehn_yahr": {"Description": "Hoehn and Yahr stage at baseline, 1 to 5; n/a without PD"},
+}
+COLUMNS = {"ms": PARTICIPANT_COLUMNS, "infants": INFANT_COLUMNS, "neurodegeneration": OLDER_COLUMNS}
+# The columns that change from session to session.
+STATE_COLUMNS = {
+    "ms": ("edss", "disease_duration"),
+    "infants": ("age_months", "myelination_age_months"),
+    "neurodegeneration": ("mmse", "cdr_sb", "updrs_iii", "hoehn_yahr"),
+}
 README = """Phantom heads made by padflow from the MNI152 template: no scan of any person is in here.
 
 The truth that was planted (brain age, brain-PAD, affines, sites) is in derivatives/phantom-truth.
@@ -117,29 +134,29 @@ def write_tables(spec: PhantomSpec, truth: PhantomTruth) -> None:
     (truth.root / "README").write_text(README, encoding="utf-8")
     for name in spec.contrasts:
         _write_json(truth.root / f"{name}.json", {"Modality": "MR", "Manufacturer": "padflow phantom"})
-    infants = spec.population == "infants"
-    columns = INFANT_COLUMNS if infants else PARTICIPANT_COLUMNS
+    columns = COLUMNS[spec.cast]
     _write_json(truth.root / "participants.json", columns)
     rows: list[list[Any]] = []
     for person in truth.people:
         first, site = person.visits[0], truth.sites[person.site].name
         fixed = [participant_id(person), first.age_years, person.sex, site, person.diagnosis]
-        rows.append([*fixed, *([] if infants else [person.phenotype]), *_state(spec, first)])
+        rows.append([*fixed, *([person.phenotype] if "phenotype" in columns else []), *_state(spec, first)])
     _write_tsv(truth.root / "participants.tsv", list(columns), rows)
     if spec.sessions == 1:
         return
-    own = ["age_months", "myelination_age_months"] if infants else ["edss", "disease_duration"]
     for person in truth.people:
         subject = participant_id(person)
         visits = [[session_id(spec, v), v.age_years, v.years_since_baseline, *_state(spec, v)] for v in person.visits]
-        names = ["session_id", "age", "years_since_baseline", *own]
+        names = ["session_id", "age", "years_since_baseline", *STATE_COLUMNS[spec.cast]]
         _write_tsv(truth.root / subject / f"{subject}_sessions.tsv", names, visits)
 
 
 def _state(spec: PhantomSpec, visit: Visit) -> list[float | None]:
     """What the clinic notes at a visit."""
-    if spec.population == "infants":
+    if spec.cast == "infants":
         return [age_months(visit), assessed_months(visit)]
+    if spec.cast == "neurodegeneration":
+        return [visit.scores.get(name) for name in STATE_COLUMNS[spec.cast]]
     return [visit.edss, visit.duration_years]
 
 
@@ -149,7 +166,7 @@ def write_truth(spec: PhantomSpec, truth: PhantomTruth) -> None:
     description = {"Name": "Truth of the padflow phantom", "BIDSVersion": BIDS_VERSION, "DatasetType": "derivative"}
     _write_json(folder / "dataset_description.json", description | {"GeneratedBy": [{"Name": "padflow phantom"}]})
     sites = {site.name: asdict(site) for site in truth.sites}
-    body = truth.planted | {"seed": spec.seed, "spec": asdict(spec), "sites": sites}
+    body = truth.planted | {"seed": spec.seed, "spec": spec.as_values(), "sites": sites}
     _write_json(folder / "truth.json", body | {"left_out": list(truth.left_out)})
     parameters = [name for name in sites[truth.sites[0].name] if name not in ("name", "bias_terms")]
     # One row a session, of its first contrast; the other contrasts are in scans.tsv.
