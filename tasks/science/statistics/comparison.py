@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 from .bootstrap import subject_keys
+from .multiplicity import holm
 
 CHUNK_RESAMPLES = 1000
+MIN_SUBJECTS = 3
+# With fewer subjects the exact signed-rank test cannot fall below p = 0.05, whatever they show.
+FEWEST_FOR_WILCOXON = 6
+# A spread this small beside the errors themselves is rounding, not variance.
+RELATIVE_ROUNDING = 1e-9
+NAN = float("nan")
+COLUMNS = [
+    "model", "reference", "n_subjects", "n_scans", "n_unpaired", "mae", "reference_mae", "difference", "ci_low",
+    "ci_high", "se", "t", "df", "p_t", "p_t_holm", "wilcoxon", "p_wilcoxon", "p_wilcoxon_holm", "note",
+]  # fmt: skip
+
+Draws = NDArray[np.float64]
 
 
 def paired_mae_difference(
@@ -41,16 +56,169 @@ def paired_mae_difference(
     if not np.isfinite(difference).all():
         raise ValueError("ages and predictions must be finite numbers; leave out scans without a prediction.")
     subject, names = pd.factorize(subject_keys(predictions))
-    sums = np.bincount(subject, weights=difference, minlength=len(names))
-    scans = np.bincount(subject, minlength=len(names)).astype(float)
     result = {"estimate": float(difference.mean()), "n_subjects": len(names), "n_scans": len(difference)}
-    if len(names) < 3:
-        return {**result, "ci_low": float("nan"), "ci_high": float("nan"), "note": "fewer than 3 subjects: no interval"}
+    if len(names) < MIN_SUBJECTS:
+        return {**result, "ci_low": NAN, "ci_high": NAN, "note": "fewer than 3 subjects: no interval"}
+    low, high = np.percentile(bootstrap_means(difference, subject, resamples, seed), [2.5, 97.5])
+    return {**result, "ci_low": float(low), "ci_high": float(high), "note": ""}
+
+
+def bootstrap_means(values: ArrayLike, subject: NDArray[np.intp], resamples: int, seed: int) -> Draws:
+    """Draw subjects with replacement, each with all of its scans, and take the mean over the scans of each draw.
+
+    Args:
+        values: One per scan, shape (n,).
+        subject: Each scan's subject as 0 … k−1, shape (n,).
+        resamples: Number of draws.
+        seed: Of the draws.
+
+    Returns:
+        Means, shape (resamples,).
+    """
+    sums = np.bincount(subject, weights=np.asarray(values, dtype=float))
+    scans = np.bincount(subject).astype(float)
     rng = np.random.default_rng(seed)
     draws = []
     for start in range(0, resamples, CHUNK_RESAMPLES):
         size = min(CHUNK_RESAMPLES, resamples - start)
-        counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=size)
+        counts = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=size)
         draws.append(counts @ sums / (counts @ scans))
-    low, high = np.percentile(np.concatenate(draws), [2.5, 97.5])
-    return {**result, "ci_low": float(low), "ci_high": float(high), "note": ""}
+    return np.concatenate(draws)
+
+
+def compare_with_reference(
+    errors: pd.DataFrame, reference: str, resamples: int = 10_000, seed: int = 0
+) -> pd.DataFrame:
+    """Test every model against one of them on the scans that both predicted, Holm over the models.
+
+    The t-test takes its standard error from the bootstrap of subjects, `t = ΔMAE / SE_boot(ΔMAE)` with
+    (subjects − 1) degrees of freedom, as in doi:10.1002/hbm.70425, so that sessions of one subject do not count as
+    independent. The signed-rank test looks at each subject's mean absolute error; subjects without a difference say
+    nothing and are left out (Wilcoxon 1945).
+
+    Args:
+        errors: One row per model and scan: `model, subject, scan, target_years, predicted_years`.
+        reference: The model that the others are set against.
+        resamples: Draws of subjects.
+        seed: Of the draws; the same subjects are drawn for every model with the same scans.
+
+    Returns:
+        One row per other model, in order of appearance (see `COLUMNS`). `difference` is its MAE minus the
+        reference's, in years, with a percentile interval; `n_unpaired` counts scans that only one of the two
+        predicted. What could not be tested is NaN, and `note` says why.
+
+    Raises:
+        ValueError: A value is not finite, a scan is repeated within a model, or the reference is no model.
+    """
+    check_errors(errors)
+    names = list(dict.fromkeys(errors["model"]))
+    if reference not in names:
+        raise ValueError(f"{reference!r} is none of the models; these are {', '.join(map(str, names)) or 'none'}.")
+    base = errors[errors["model"] == reference]
+    rows = [_compare(errors[errors["model"] == name], base, resamples, seed) for name in names if name != reference]
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    for name in ("t", "wilcoxon"):
+        table[f"p_{name}_holm"] = holm(table[f"p_{name}"].astype(float))
+    return table
+
+
+def check_errors(errors: pd.DataFrame) -> None:
+    """Refuse tables of which a comparison would be a plausible but wrong figure.
+
+    Raises:
+        ValueError: A column is absent, a value is not finite, or a scan is repeated within a model.
+    """
+    needed = ("model", "subject", "scan", "target_years", "predicted_years")
+    absent = [name for name in needed if name not in errors]
+    if absent:
+        raise ValueError(f"The table of errors lacks {', '.join(absent)}; it has {', '.join(map(str, errors))}.")
+    numbers = errors[["target_years", "predicted_years"]].to_numpy(dtype=float)
+    bad = int((~np.isfinite(numbers)).any(axis=1).sum())
+    if bad:
+        raise ValueError(
+            f"{bad} of {len(errors)} rows have a target or a prediction that is not finite. Leave such scans out and "
+            "count them, so that a figure and its n agree."
+        )
+    repeated = errors[errors.duplicated(["model", "scan"])]
+    if len(repeated):
+        first = repeated.iloc[0]
+        raise ValueError(f"{first['model']}: scan {first['scan']} occurs twice; keep one row per model and scan.")
+
+
+def _compare(model: pd.DataFrame, base: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:
+    pairs = model.merge(base[["scan", "target_years", "predicted_years"]], on="scan", suffixes=("", "_base"))
+    pairs = pairs.sort_values("scan", kind="stable", ignore_index=True)
+    result: dict[str, Any] = dict.fromkeys(COLUMNS, NAN) | {
+        "model": model["model"].iloc[0],
+        "reference": base["model"].iloc[0],
+        "n_subjects": int(pairs["subject"].nunique()),
+        "n_scans": len(pairs),
+        "n_unpaired": len(model) + len(base) - 2 * len(pairs),
+    }
+    if pairs.empty:
+        return result | {"note": "no scan was predicted by both: no comparison"}
+    if not np.allclose(pairs["target_years"], pairs["target_years_base"], rtol=0, atol=1e-9):
+        return result | {"note": "the two models predict different targets: no comparison"}
+    own = (pairs["predicted_years"] - pairs["target_years"]).abs().to_numpy()
+    other = (pairs["predicted_years_base"] - pairs["target_years"]).abs().to_numpy()
+    subject, _ = pd.factorize(pairs["subject"].astype(str))
+    result |= {"mae": own.mean(), "reference_mae": other.mean(), "difference": (own - other).mean()}
+    if result["n_subjects"] < MIN_SUBJECTS:
+        return result | {"note": f"fewer than {MIN_SUBJECTS} subjects: no interval and no test"}
+    draws = bootstrap_means(own - other, subject, resamples, seed)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    tests = (_bootstrap_t(own, other, draws, result["n_subjects"] - 1), _signed_rank(own, other, subject))
+    notes = [note for _, note in tests if note]
+    return result | {"ci_low": low, "ci_high": high} | tests[0][0] | tests[1][0] | {"note": "; ".join(notes)}
+
+
+def _bootstrap_t(own: Draws, other: Draws, draws: Draws, df: int) -> tuple[dict[str, float], str]:
+    difference, se = float((own - other).mean()), float(draws.std(ddof=1))
+    if not np.any(own != other):
+        return {"se": 0.0}, "the two models' errors are equal on every scan: nothing to test"
+    if se <= RELATIVE_ROUNDING * float(np.mean(own + other)):
+        return {"se": se}, "the difference is the same for every subject, so it has no standard error: no t-test"
+    t = difference / se
+    return {"se": se, "t": t, "df": float(df), "p_t": float(2 * stats.t.sf(abs(t), df))}, ""
+
+
+def _signed_rank(own: Draws, other: Draws, subject: NDArray[np.intp]) -> tuple[dict[str, float], str]:
+    """Test each subject's mean absolute error; equal ones carry no sign."""
+    scans = np.bincount(subject)
+    gain = np.bincount(subject, weights=own - other) / scans
+    size = np.bincount(subject, weights=own + other) / scans
+    signed = gain[np.abs(gain) > RELATIVE_ROUNDING * size]
+    if not len(signed):
+        return {}, ""
+    if len(signed) < MIN_SUBJECTS:
+        return {}, f"only {len(signed)} subjects differ: no signed-rank test"
+    found = stats.wilcoxon(signed)
+    few = len(signed) < FEWEST_FOR_WILCOXON
+    note = f"{len(signed)} subjects differ: the signed-rank test cannot fall below p = 0.05" if few else ""
+    return {"wilcoxon": float(found.statistic), "p_wilcoxon": float(found.pvalue)}, note
+
+
+def error_table(predictions: pd.DataFrame, model: str, cohorts: Sequence[str] = ()) -> pd.DataFrame:
+    """Take a model's usable predictions as rows of the table that comparisons read.
+
+    Args:
+        predictions: One row per scan: `cohort, participant_id, scan_id, target_years, predicted_age_years, status`.
+        model: The model's name.
+        cohorts: Cohorts to keep; empty keeps all.
+
+    Returns:
+        `model, cohort, subject, scan, target_years, predicted_years`, for scans of status `ok` whose target is known.
+        A subject is named with its cohort, since `sub-01` of one is not `sub-01` of another.
+    """
+    rows = predictions[(predictions["status"] == "ok") & predictions["target_years"].notna()]
+    rows = rows[rows["cohort"].isin(cohorts)] if cohorts else rows
+    return pd.DataFrame(
+        {
+            "model": model,
+            "cohort": rows["cohort"].astype(str),
+            "subject": subject_keys(rows),
+            "scan": rows["cohort"].astype(str) + "/" + rows["scan_id"].astype(str),
+            "target_years": rows["target_years"].astype(float),
+            "predicted_years": rows["predicted_age_years"].astype(float),
+        }
+    ).reset_index(drop=True)

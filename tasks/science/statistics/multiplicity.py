@@ -1,4 +1,4 @@
-"""False discoveries over everything that a study declared to look at."""
+"""Many looks at once: false discoveries over what a study declared, any false finding over a set of comparisons."""
 
 from __future__ import annotations
 
@@ -34,6 +34,31 @@ def benjamini_hochberg(p_values: ArrayLike) -> NDArray[np.float64]:
     q = np.empty_like(p)
     q[order] = np.minimum.accumulate(np.minimum(p[order] * len(p) / ranks, 1.0))
     return q
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Adjust p values so that the chance of any false finding in the family stays below the level asked for.
+
+    Args:
+        p_values: Of one family, shape (m,), 0–1; NaN where nothing was tested, which does not enlarge the family.
+
+    Returns:
+        Adjusted p values, shape (m,), in the same order, NaN where there was none:
+        `max over ranks k ≤ rank of min(1, (m − k + 1) × p(k))`.
+
+    Raises:
+        ValueError: A value lies outside 0–1.
+
+    Reference: Holm 1979, Scandinavian Journal of Statistics 6:65–70.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    tested = ~np.isnan(p)
+    if not np.all((p[tested] >= 0) & (p[tested] <= 1)):
+        raise ValueError("p values lie between 0 and 1; found others.")
+    order = np.flatnonzero(tested)[np.argsort(p[tested], kind="stable")]
+    adjusted = np.full(p.shape, np.nan)
+    adjusted[order] = np.maximum.accumulate(np.minimum(p[order] * np.arange(len(order), 0, -1), 1.0))
+    return adjusted
 
 
 def add_fdr(fits: Sequence[AssociationFit]) -> list[AssociationFit]:

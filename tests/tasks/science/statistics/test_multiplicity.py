@@ -8,7 +8,7 @@ from statsmodels.stats.multitest import multipletests
 
 from tasks.records import AssociationSpec
 from tasks.science.statistics.association import fit_association
-from tasks.science.statistics.multiplicity import add_fdr, benjamini_hochberg
+from tasks.science.statistics.multiplicity import add_fdr, benjamini_hochberg, holm
 
 from .made_up_clinic import cohort
 
@@ -52,3 +52,13 @@ def test_the_family_is_every_term_of_interest_of_every_model() -> None:
 
 def test_no_models_at_all() -> None:
     assert add_fdr([]) == []
+
+
+def test_holm_steps_down_from_the_smallest_and_leaves_out_what_was_not_tested() -> None:
+    # By hand: sorted .005 ×4, .01 ×3, .03 ×2, .04 ×1, made monotone.
+    assert holm([0.01, np.nan, 0.04, 0.03, 0.005]) == pytest.approx([0.03, np.nan, 0.06, 0.06, 0.02], nan_ok=True)
+    p_values = np.random.default_rng(0).uniform(0, 0.2, 30).round(2)
+    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+    assert np.isnan(holm([np.nan])).all()
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        holm([1.2])
