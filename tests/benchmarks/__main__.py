@@ -12,7 +12,16 @@ import sys
 
 from tests.benchmarks import rows, table
 
-BENCHMARKS = ("orchestration", "registration", "fanout", "rerun", "memory", "linear", "planted_effects")
+BENCHMARKS = (
+    "orchestration",
+    "registration",
+    "fanout",
+    "rerun",
+    "memory",
+    "linear",
+    "planted_effects",
+    "rank_n_contrast",
+)
 
 
 def main(names: list[str]) -> None:
