@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.validate import fitted, scored_states
-from flows.workspace import NotReady, open_workspace
+from flows.validate import fitted
+from flows.workspace import NotReady, Workspace, open_workspace
 from infra import layout
 from tasks.steps.associate import associate as fit_one
 from tasks.steps.associate import cohorts_of
-from tasks.steps.progress import association_key, predictions_key
+from tasks.steps.progress import CohortState, association_key, predictions_key
 
 
 @flow(name="associate", validate_parameters=False)
@@ -20,10 +20,13 @@ def associate(study_path: str) -> list[str]:
         The names of those that were fitted by this run.
     """
     workspace = open_workspace(study_path)
-    states = workspace.stored_states()
-    record, _ = fitted(workspace, states)
-    fit_key = record["fit_key"]
-    scored = scored_states(states)
+    models = workspace.by_model(workspace.stored_states())
+    return [name for arm, states in models for name in _associate_model(arm, states)]
+
+
+def _associate_model(workspace: Workspace, states: list[CohortState]) -> list[str]:
+    model = fitted(workspace, states)
+    fit_key, scored = model.fit_key, model.scored
     for state in scored:
         if not workspace.store.exists(layout.predictions(predictions_key(fit_key, state))):
             raise NotReady(f"cohort {state.spec.name!r} has no predictions yet; run `padflow validate` first")
@@ -32,5 +35,5 @@ def associate(study_path: str) -> list[str]:
         used = cohorts_of(spec, scored)
         if not workspace.store.exists(layout.association(association_key(fit_key, spec, used))):
             fit_one(workspace.store, fit_key, spec, used)
-            done.append(spec.name)
+            done.append(f"{workspace.study.arm}: {spec.name}" if workspace.study.arm else spec.name)
     return done

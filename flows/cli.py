@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 
 Study = Annotated[str, typer.Argument(metavar="STUDY", help="Study file (TOML), or the name of a shipped study.")]
+Profile = Annotated[str | None, typer.Option(help="Take this profile of the study file, as `tiny`.")]
 Home = Annotated[Path | None, typer.Option(help="Folder of the embedded defaults [PADFLOW_HOME, .padflow].")]
 StoreUrl = Annotated[str | None, typer.Option("--store", help="Object store, path or URL [PADFLOW_STORE].")]
 Data = Annotated[str | None, typer.Option(help="Folder or URL that cohort roots are below [PADFLOW_DATA].")]
@@ -74,11 +75,11 @@ def execution(
     load_settings()
 
 
-def study_path(study: str) -> str:
-    """The absolute path of what the user named."""
-    from infra.study import find_study
+def study_path(study: str, profile: str | None) -> str:
+    """The path of what the user named, and behind a `#` its profile, which alters results and so travels along."""
+    from infra.study_file import find_study
 
-    return str(find_study(study).absolute())
+    return str(find_study(study).absolute()) + (f"#{profile}" if profile else "")
 
 
 def run_flow(flow: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
@@ -90,6 +91,7 @@ def run_flow(flow: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
 @app.command(epilog="Example: `padflow run phantom --home demo --data demo/data`")
 def run(
     study: Study,
+    profile: Profile = None,
     home: Home = None,
     store: StoreUrl = None,
     data: Data = None,
@@ -106,7 +108,7 @@ def run(
         from flows.summary import print_summary
         from flows.workspace import open_workspace
 
-        path = study_path(study)
+        path = study_path(study, profile)
         workspace = open_workspace(path)
         with progress_bars() as progress:
             left = stages_left(workspace, workspace.index(progress, rehash))
@@ -129,6 +131,7 @@ def exit_by_share(share: float, tolerance: float) -> None:
 @app.command(epilog="Example: `padflow preprocess infra/studies/ds002748.toml --data /data --workers 8`")
 def preprocess(
     study: Study,
+    profile: Profile = None,
     home: Home = None,
     store: StoreUrl = None,
     data: Data = None,
@@ -142,50 +145,68 @@ def preprocess(
     with errors_in_words():
         execution(home, store, data, workers, cluster)
         from flows.prepare import prepare_study
-        from infra.study import load_study
+        from infra.study_file import load_study
         from tasks.steps.progress import excluded_share
 
-        path = study_path(study)
+        path = study_path(study, profile)
         result, states = prepare_study(path, rehash, retry_excluded)
-        share, tolerance = excluded_share(states), load_study(Path(path)).excluded_tolerance
+        share, tolerance = excluded_share(states), load_study(path).excluded_tolerance
     tell(as_json, result, lambda: typer.echo(f"prepared {result['prepared']}, excluded {result['excluded']} scans"))
     exit_by_share(share, tolerance)
 
 
 @app.command(epilog="Example: `padflow train phantom --home demo --data demo/data`")
-def train(study: Study, home: Home = None, store: StoreUrl = None, data: Data = None, as_json: AsJson = False) -> None:
+def train(
+    study: Study,
+    profile: Profile = None,
+    home: Home = None,
+    store: StoreUrl = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
     """Train the study's model on the prepared scans and register it."""
     with errors_in_words():
         execution(home, store, data)
         from flows.train import train as flow
 
-        result = run_flow(flow, study_path(study))
-    tell(as_json, result, lambda: typer.echo(f"registered {result['uri']}, aliases {', '.join(result['aliases'])}"))
+        result = run_flow(flow, study_path(study, profile))
+    lines = [f"registered {model['uri']}, aliases {', '.join(model['aliases'])}" for model in result.values()]
+    tell(as_json, result, lambda: typer.echo("\n".join(lines)))
 
 
 @app.command(epilog="Example: `padflow validate phantom --home demo --data demo/data`")
 def validate(
-    study: Study, home: Home = None, store: StoreUrl = None, data: Data = None, as_json: AsJson = False
+    study: Study,
+    profile: Profile = None,
+    home: Home = None,
+    store: StoreUrl = None,
+    data: Data = None,
+    as_json: AsJson = False,
 ) -> None:
     """Score the external and clinical cohorts by the registered model and measure it."""
     with errors_in_words():
         execution(home, store, data)
         from flows.validate import validate as flow
 
-        result = run_flow(flow, study_path(study))
+        result = run_flow(flow, study_path(study, profile))
     tell(as_json, result, lambda: typer.echo("validated; `padflow report` shows the metrics"))
 
 
 @app.command(epilog="Example: `padflow associate phantom --home demo --data demo/data`")
 def associate(
-    study: Study, home: Home = None, store: StoreUrl = None, data: Data = None, as_json: AsJson = False
+    study: Study,
+    profile: Profile = None,
+    home: Home = None,
+    store: StoreUrl = None,
+    data: Data = None,
+    as_json: AsJson = False,
 ) -> None:
     """Fit the declared associations of brain-PAD that the store lacks."""
     with errors_in_words():
         execution(home, store, data)
         from flows.associate import associate as flow
 
-        done = run_flow(flow, study_path(study))
+        done = run_flow(flow, study_path(study, profile))
     said = f"fitted: {', '.join(done)}" if done else "nothing to do: every declared association is fitted already"
     tell(as_json, {"fitted": done}, lambda: typer.echo(said))
 
@@ -208,14 +229,21 @@ def index(
 
 
 @app.command(epilog="Example: `padflow status phantom --home demo --data demo/data --json`")
-def status(study: Study, home: Home = None, store: StoreUrl = None, data: Data = None, as_json: AsJson = False) -> None:
+def status(
+    study: Study,
+    profile: Profile = None,
+    home: Home = None,
+    store: StoreUrl = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
     """Say what became of every indexed scan, from the store alone."""
     with errors_in_words():
         execution(home, store, data)
         from flows.status import print_status
         from flows.workspace import open_workspace
 
-        workspace = open_workspace(study_path(study))
+        workspace = open_workspace(study_path(study, profile))
         share, missing = print_status(workspace, as_json)
     if missing:
         raise typer.Exit(EXIT_FAILED)
@@ -223,13 +251,20 @@ def status(study: Study, home: Home = None, store: StoreUrl = None, data: Data =
 
 
 @app.command(epilog="Example: `padflow report phantom --home demo --data demo/data`")
-def report(study: Study, home: Home = None, store: StoreUrl = None, data: Data = None, as_json: AsJson = False) -> None:
+def report(
+    study: Study,
+    profile: Profile = None,
+    home: Home = None,
+    store: StoreUrl = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
     """Write the HTML report and print its path."""
     with errors_in_words():
         execution(home, store, data)
         from flows.study import report as flow
 
-        path = run_flow(flow, study_path(study))
+        path = run_flow(flow, study_path(study, profile))
     tell(as_json, {"report": str(path)}, lambda: typer.echo(str(path)))
 
 
@@ -239,6 +274,7 @@ def export(
     destination: Annotated[
         str, typer.Argument(metavar="DEST", help="Folder or URL; a folder per cohort is made in it.")
     ],
+    profile: Profile = None,
     cohort: Annotated[list[str] | None, typer.Option(help="Only this cohort; may be given several times.")] = None,
     home: Home = None,
     store: StoreUrl = None,
@@ -251,7 +287,7 @@ def export(
         execution(home, store, data, workers)
         from flows.export import export_lines, export_study
 
-        result = export_study(study_path(study), destination, cohort or ())
+        result = export_study(study_path(study, profile), destination, cohort or ())
     tell(as_json, result, lambda: typer.echo("\n".join(export_lines(result))))
 
 

@@ -28,10 +28,12 @@ def prepare_study(
     if retry_excluded:
         workspace.forget_exclusions(states)
         states = workspace.stored_states()
-    if not any(state.missing for state in states):
+    lacking = [own for own, view in workspace.by_recipe(states) if any(state.missing for state in view)]
+    if not lacking:
         return {"prepared": 0, "excluded": 0}, states
     workspace.store.check_writable()
-    check_grids(workspace.study.recipe)
+    for own in lacking:
+        check_grids(own.study.recipe)
     # Loading Prefect takes seconds, as much as all of the above for a finished cohort of thousands.
     from flows.preprocess import preprocess
 

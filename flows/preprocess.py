@@ -9,9 +9,10 @@ from typing import Any
 from distributed import Client
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
+from rich.progress import Progress
 
 from flows.progress_bars import counter, progress_bars
-from flows.workspace import open_workspace
+from flows.workspace import Workspace, open_workspace
 from infra import layout
 from infra.clusters import connect
 from infra.preflight import demands_of, fit_workers
@@ -19,6 +20,7 @@ from infra.storage import Store
 from infra.templates import check_grids
 from tasks.records import Recipe, ScanRef
 from tasks.steps.preprocess import SLICE_SCANS, prepare_slice, prepare_suspects, slices
+from tasks.steps.progress import CohortState
 from tasks.steps.quality import quality_table
 
 # Two slices at a time, so that the end of one does not leave workers idle.
@@ -57,38 +59,41 @@ def preprocess(
         if retry_excluded:
             workspace.forget_exclusions(states)
             states = workspace.stored_states()
-        # Cohorts may share scans, and a scan is its bytes.
-        missing = list({scan.key: scan for state in states for scan in state.missing}.values())
-        if not missing:
-            return {"prepared": 0, "excluded": 0}
-        workspace.store.check_writable()
-        check_grids(workspace.study.recipe)
-        key = workspace.recipe_key
-        # Workers write there, and are what gets killed; the flow's own few objects are not worth a look.
-        workspace.store.remove_old_drafts([layout.prepared_folder(key), layout.montage_folder(key)])
-        advance = counter(progress, "preprocess")(len(missing))
-        recipe = workspace.study.recipe
-        witness = states[0].indexed
-        demands = demands_of(
-            workspace.settings,
-            workspace.store,
-            recipe,
-            key,
-            missing,
-            layout.latest_index(witness.name, witness.root),
-        )
-        say = progress.console.out
-        with connect(workspace.settings, say) as client, fit_workers(client, demands, say):
-            results = fan_out(client, workspace.store, missing, recipe, key, advance)
-    counts = _summary(results)
-    # Once, beside hours of computing, so that later stages read one object per cohort rather than every sidecar.
-    for state in workspace.stored_states():
+        results = [_prepare(own, view, progress) for own, view in workspace.by_recipe(states)]
+    counts = _summary([part for result in results for part in result])
+    for own, view in workspace.by_recipe(workspace.stored_states()):
+        _keep_figures(own, view, progress.console.out)
+    return counts
+
+
+def _prepare(workspace: Workspace, states: list[CohortState], progress: Progress) -> list[dict[str, Any]]:
+    """Prepare what one recipe lacks."""
+    # Cohorts may share scans, and a scan is its bytes.
+    missing = list({scan.key: scan for state in states for scan in state.missing}.values())
+    if not missing:
+        return []
+    recipe, key = workspace.study.recipe, workspace.recipe_key
+    workspace.store.check_writable()
+    check_grids(recipe)
+    # Workers write there, and are what gets killed; the flow's own few objects are not worth a look.
+    workspace.store.remove_old_drafts([layout.prepared_folder(key), layout.montage_folder(key)])
+    advance = counter(progress, "preprocess")(len(missing))
+    witness = states[0].indexed
+    latest = layout.latest_index(witness.name, witness.root)
+    demands = demands_of(workspace.settings, workspace.store, recipe, key, missing, latest)
+    say = progress.console.out
+    with connect(workspace.settings, say) as client, fit_workers(client, demands, say):
+        return fan_out(client, workspace.store, missing, recipe, key, advance)
+
+
+def _keep_figures(workspace: Workspace, states: list[CohortState], say: Callable[[str], None]) -> None:
+    """Gather quality figures once, beside hours of computing: later stages read one object, not every sidecar."""
+    for state in states:
         name, root, shas = state.spec.name, state.indexed.root, state.prepared["sha256"]
         figures = quality_table(workspace.store, name, root, state.recipe_key, shas)
         stripped = int(figures["skull_stripped"].sum()) if len(figures) else 0
         if stripped:
             say(f"{name}: {stripped} of {len(figures)} scans came skull-stripped")
-    return counts
 
 
 def fan_out(

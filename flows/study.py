@@ -11,7 +11,7 @@ from flows.associate import associate
 from flows.preprocess import preprocess
 from flows.progress_bars import console
 from flows.train import train
-from flows.validate import fitted, scored_states, validate
+from flows.validate import fitted_models, scored_states, validate
 from flows.workspace import Workspace, open_workspace
 from infra import layout
 from infra.local_files import replace_file
@@ -19,6 +19,8 @@ from tasks.steps.associate import cohorts_of
 from tasks.steps.progress import CohortState, association_key, predictions_key, validation_key
 from tasks.steps.report import local_report, report_key, write_report
 from tasks.steps.train import plan_training
+
+STAGES = ("preprocess", "train", "validate", "associate", "report")
 
 
 @flow(name="study", validate_parameters=False)
@@ -54,19 +56,16 @@ def report(study_path: str) -> Path:
     """Write the report, unless the store holds that of the same state already."""
     workspace = open_workspace(study_path)
     states = workspace.stored_states()
-    record, registered = fitted(workspace, states)
-    kept = kept_report(workspace, record["fit_key"], registered, states)
+    kept = kept_report(workspace, states)
     if kept is not None:
         return kept
     study, settings, store = workspace.study, workspace.settings, workspace.store
-    return write_report(study, workspace.study_text, settings, store, record, registered, states)
+    return write_report(study, workspace.study_text, settings, store, fitted_models(workspace, states))
 
 
-def kept_report(
-    workspace: Workspace, fit_key: str, registered: dict[str, Any], states: list[CohortState]
-) -> Path | None:
+def kept_report(workspace: Workspace, states: list[CohortState]) -> Path | None:
     """The report of this very state as a file on this machine, or None where none was written yet."""
-    key = layout.report(report_key(workspace.study, fit_key, registered, states))
+    key = layout.report(report_key(workspace.study, fitted_models(workspace, states)))
     if not workspace.store.exists(key):
         return None
     path = local_report(workspace.settings, workspace.study)
@@ -76,13 +75,20 @@ def kept_report(
 
 def stages_left(workspace: Workspace, states: list[CohortState]) -> list[str]:
     """Which stages have something to do, from the store alone and without starting any server."""
-    if any(state.missing for state in states):
-        return ["preprocess", "train", "validate", "associate", "report"]
-    plan = plan_training(workspace.study, workspace.store, states)
-    registered = workspace.registration(plan.key)
-    if workspace.fit_record(plan.key) is None or registered is None:
-        return ["train", "validate", "associate", "report"]
+    models = list(workspace.by_model(states))
+    if any(state.missing for _, own in models for state in own):
+        return list(STAGES)
+    left = {stage for arm, own in models for stage in _stages_left_of_model(arm, own)}
+    if not left and kept_report(workspace, states) is None:
+        left = {"report"}
+    return [stage for stage in STAGES if stage in left]
+
+
+def _stages_left_of_model(workspace: Workspace, states: list[CohortState]) -> list[str]:
     study, store = workspace.study, workspace.store
+    plan = plan_training(study, store, states)
+    if workspace.fit_record(plan.key) is None or workspace.registration(plan.key) is None:
+        return ["train", "validate", "associate", "report"]
     scored = scored_states(states)
     left = []
     needed = [layout.predictions(predictions_key(plan.key, state)) for state in scored]
@@ -93,6 +99,4 @@ def stages_left(workspace: Workspace, states: list[CohortState]) -> list[str]:
     fits = [association_key(plan.key, spec, cohorts_of(spec, scored)) for spec in study.associations]
     if not all(store.exists(layout.association(key)) for key in fits):
         left.append("associate")
-    if left or kept_report(workspace, plan.key, registered, states) is None:
-        left.append("report")
-    return left
+    return [*left, "report"] if left else []

@@ -11,29 +11,28 @@ from rich.table import Table
 
 from flows.progress_bars import progress_bars
 from flows.status import add_row, as_rows, cohort_json, flow_table, out
-from flows.validate import fitted, scored_states
+from flows.validate import fitted_models
 from flows.workspace import Workspace
 from infra import layout
 from infra.settings import load_settings
+from infra.storage import Store
 from tasks.steps.associate import association_table
-from tasks.steps.progress import excluded_share, validation_key
+from tasks.steps.progress import FittedModel, excluded_share, validation_key
 from tasks.steps.report import local_report
 
 
 def print_summary(workspace: Workspace, as_json: bool) -> float:
     """Print a finished study's figures and where to look further; gives the share of excluded scans."""
     states = workspace.stored_states()
-    record, registered = fitted(workspace, states)
-    scored = scored_states(states)
-    study, store = workspace.study, workspace.store
-    key = layout.validation(validation_key(study, record["fit_key"], scored))
-    metrics = store.read_table(key) if scored else pd.DataFrame()
-    associations = association_table(store, record["fit_key"], study.associations, scored)
-    report = local_report(workspace.settings, study)
+    models = fitted_models(workspace, states)
+    metrics = pd.concat([_metrics_of(workspace.store, model) for model in models], ignore_index=True)
+    associations = pd.concat([_associations_of(workspace.store, model) for model in models], ignore_index=True)
+    report = local_report(workspace.settings, workspace.study)
     if as_json:
         body = {
             "cohorts": [cohort_json(state) for state in states],
-            "model": registered,
+            "model": models[0].registered,
+            "models": {model.study.arm: model.registered for model in models},
             "metrics": as_rows(metrics),
             "associations": as_rows(associations),
             "report": str(report),
@@ -45,8 +44,20 @@ def print_summary(workspace: Workspace, as_json: bool) -> float:
         out.print(_metrics_table(metrics))
         if not associations.empty:
             out.print(_association_table(associations))
-        _print_places(workspace, registered, report)
+        _print_places(workspace, [model.registered for model in models], report)
     return excluded_share(states)
+
+
+def _metrics_of(store: Store, model: FittedModel) -> pd.DataFrame:
+    if not model.scored:
+        return pd.DataFrame()
+    key = layout.validation(validation_key(model.study, model.fit_key, model.scored))
+    return store.read_table(key).assign(arm=model.study.arm)
+
+
+def _associations_of(store: Store, model: FittedModel) -> pd.DataFrame:
+    table = association_table(store, model.fit_key, model.study.associations, model.scored)
+    return table.assign(arm=model.study.arm)
 
 
 def print_predictions(table: pd.DataFrame, destination: Path | None, as_json: bool) -> None:
@@ -97,12 +108,14 @@ def _metrics_table(metrics: pd.DataFrame) -> Table:
     if metrics.empty:
         return table
     overall = metrics[metrics["group"] == "overall"]
-    for (cohort, correction, predictor), rows in overall.groupby(["cohort", "correction", "predictor"], sort=False):
+    for keys, rows in overall.groupby(["cohort", "correction", "predictor", "arm"], sort=False):
+        cohort, correction, predictor, arm = map(str, keys)
         by_metric = rows.set_index("metric")
         cells = [
             _estimate(by_metric.loc[name]) if name in by_metric.index else "" for name in ("mae", "r2", "pearson_r")
         ]
-        add_row(table, str(cohort), str(predictor), str(correction), str(rows["n_subjects"].iloc[0]), *cells)
+        named = f"{predictor} {arm}".rstrip() if predictor == "model" else predictor
+        add_row(table, cohort, named, correction, str(rows["n_subjects"].iloc[0]), *cells)
     return table
 
 
@@ -113,19 +126,20 @@ def _association_table(associations: pd.DataFrame) -> Table:
         if not row.get("of_interest"):
             continue
         cells = [f"{row[name]:.3g}" if pd.notna(row[name]) else "–" for name in ("p_value", "q_value")]
-        add_row(table, str(row["model"]), str(row["term"]), _estimate(row), *cells, str(row["n_used"]))
+        add_row(
+            table, f"{row['arm']} {row['model']}".lstrip(), str(row["term"]), _estimate(row), *cells, str(row["n_used"])
+        )
     return table
 
 
-def _print_places(workspace: Workspace, registered: dict[str, Any], report: Path) -> None:
+def _print_places(workspace: Workspace, registered: list[dict[str, Any]], report: Path) -> None:
     tracking = _without_password(workspace.settings.tracking_uri)
-    aliases = " and ".join(registered["aliases"])
     embedded = tracking.startswith("sqlite:")
     serve = f"mlflow server --backend-store-uri {tracking} --port 5000, then http://127.0.0.1:5000"
     lines = [
         f"report  {report}",
         f"        open it in a browser: xdg-open {report}",
-        f"model   {registered['uri']} ({aliases})",
+        *(f"model   {model['uri']} ({' and '.join(model['aliases'])})" for model in registered),
         f"MLflow  {tracking}",
         f"        open it: {serve if embedded else tracking}",
         f"store   {workspace.store.url}",

@@ -8,41 +8,50 @@ from prefect import flow
 
 from flows.progress_bars import console, epoch_bar, progress_bars
 from flows.workspace import NotReady, Workspace, open_workspace
+from tasks.steps.members import member_done, members_of
 from tasks.steps.progress import CohortState
-from tasks.steps.train import TrainingPlan, member_done, plan_training, record_fit, register_fit, train_member
+from tasks.steps.train import TrainingPlan, plan_training, record_fit, register_fit, train_member
 
 
 @flow(name="train", validate_parameters=False)
 def train(study_path: str) -> dict[str, Any]:
-    """Train every ensemble member that the store lacks, then register the ensemble where it is not yet.
+    """Train every member of every model that the store lacks, then register each model where it is not yet.
 
     Returns:
-        Name, version, address and run of the registered model.
+        Name, version, address and run of each registered model, by the model's name; "" where the study has one alone.
 
     Raises:
         NotReady: Scans are missing, or there are too few to train on.
     """
     workspace = open_workspace(study_path)
-    states = workspace.stored_states()
-    refuse_missing(states)
-    plan = plan_training(workspace.study, workspace.store, states)
-    _refuse_empty(plan)
-    record = workspace.fit_record(plan.key) or _fit(workspace, plan)
-    registered = workspace.registration(plan.key)
-    if registered is None:
-        registered = register_fit(workspace.study, workspace.settings, workspace.store, record, states)
+    models = list(workspace.by_model(workspace.stored_states()))
+    # Every leak and every missing scan is found before the first model is trained.
+    plans = []
+    for arm, states in models:
+        refuse_missing(states)
+        plans.append(plan_training(arm.study, arm.store, states))
+        refuse_too_few(plans[-1])
+    registered = {}
+    for (arm, states), plan in zip(models, plans, strict=True):
+        record = arm.fit_record(plan.key) or _fit(arm, plan)
+        found = arm.registration(plan.key)
+        if found is None:
+            found = register_fit(arm.study, arm.settings, arm.store, record, states)
+        registered[arm.study.arm] = found
     return registered
 
 
 def _fit(workspace: Workspace, plan: TrainingPlan) -> dict[str, Any]:
     study, store = workspace.study, workspace.store
+    members = members_of(study)
     with progress_bars() as progress:
-        for number, seed in enumerate(study.seeds, start=1):
-            if member_done(store, plan.key, seed):
+        for number, member in enumerate(members, start=1):
+            if member_done(store, plan.key, member):
                 continue
-            description = f"train {number} of {len(study.seeds)}" if len(study.seeds) > 1 else "train"
+            of_all = f" {number} of {len(members)}" if len(members) > 1 else ""
+            description = f"train {study.arm}{of_all}" if study.arm else f"train{of_all}"
             on_epoch = epoch_bar(progress, description, study.training.epochs)
-            train_member(study, workspace.settings, store, plan, seed, on_epoch)
+            train_member(study, workspace.settings, store, plan, member, on_epoch)
     return record_fit(study, store, plan)
 
 
@@ -54,7 +63,8 @@ def refuse_missing(states: list[CohortState]) -> None:
         raise NotReady(f"scans are not preprocessed yet: {named}; run `padflow preprocess` or `padflow run` first")
 
 
-def _refuse_empty(plan: TrainingPlan) -> None:
+def refuse_too_few(plan: TrainingPlan) -> None:
+    """Stop a study whose parts are too small to train on, and say where no age bias will be fitted."""
     counts = plan.rows["split"].value_counts().to_dict()
     if counts.get("train", 0) < 2 or counts.get("validation", 0) < 1:
         raise NotReady(

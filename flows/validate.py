@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from prefect import flow
 
 from flows.progress_bars import counter, progress_bars
 from flows.train import refuse_missing
 from flows.workspace import NotReady, Workspace, open_workspace
 from infra import layout
-from tasks.steps.progress import CohortState, validation_key
+from tasks.steps.progress import CohortState, FittedModel, validation_key
 from tasks.steps.train import plan_training
 from tasks.steps.validate import score_cohorts, validate_model
 
 
-def fitted(workspace: Workspace, states: list[CohortState]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The fit and registration that later stages build on.
+def fitted_models(workspace: Workspace, states: list[CohortState]) -> list[FittedModel]:
+    """Every model of the study, trained and registered.
+
+    Raises:
+        NotReady: One is not trained on these scans, or not in this registry.
+    """
+    return [fitted(arm, own) for arm, own in workspace.by_model(states)]
+
+
+def fitted(workspace: Workspace, states: list[CohortState]) -> FittedModel:
+    """The fit and registration that later stages of one model build on.
 
     Raises:
         NotReady: The model of this study and these scans is not trained, or not in this registry.
@@ -28,7 +35,7 @@ def fitted(workspace: Workspace, states: list[CohortState]) -> tuple[dict[str, A
         raise NotReady(
             "the study's model is not trained on these scans yet; run `padflow train` or `padflow run` first"
         )
-    return record, registered
+    return FittedModel(workspace.study, states, record, registered)
 
 
 def scored_states(states: list[CohortState]) -> list[CohortState]:
@@ -41,19 +48,21 @@ def validate(study_path: str) -> dict[str, str]:
     """Predict by the registry's model, then compute every metric that the store lacks.
 
     Returns:
-        The address of the table of metrics; nothing where the study has no cohort to validate on.
+        The address of each model's table of metrics; nothing where the study has no cohort to validate on.
     """
     workspace = open_workspace(study_path)
-    states = workspace.stored_states()
-    record, registered = fitted(workspace, states)
-    scored = scored_states(states)
-    if not scored:
-        return {}
+    models = list(workspace.by_model(workspace.stored_states()))
+    return {arm.study.arm or "metrics": _validate_model(arm, states) for arm, states in models if scored_states(states)}
+
+
+def _validate_model(workspace: Workspace, states: list[CohortState]) -> str:
+    model = fitted(workspace, states)
+    scored, fit_key = model.scored, model.fit_key
     with progress_bars() as progress:
-        bar = counter(progress, "predict")
-        score_cohorts(workspace.settings, workspace.store, record["fit_key"], registered, scored, bar)
-    key = layout.validation(validation_key(workspace.study, record["fit_key"], scored))
+        bar = counter(progress, f"predict {workspace.study.arm}".rstrip())
+        score_cohorts(workspace.settings, workspace.store, fit_key, model.registered, scored, bar)
+    key = layout.validation(validation_key(workspace.study, fit_key, scored))
     if not workspace.store.exists(key):
         training = [state for state in states if state.spec.role == "train"]
-        validate_model(workspace.study, workspace.store, record["fit_key"], scored, training)
-    return {"metrics": workspace.store.uri(key)}
+        validate_model(workspace.study, workspace.store, fit_key, scored, training)
+    return workspace.store.uri(key)

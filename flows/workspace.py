@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from flows.progress_bars import counter
 from infra import layout
 from infra.settings import Settings, load_settings
 from infra.storage import Store
-from infra.study import AGE_BAND, Study, load_study, resolve_root
+from infra.study import AGE_BAND, Study, resolve_root
+from infra.study_file import load_study
 from infra.templates import with_template_digests
 from tasks.science.imaging.recipe import recipe_digest
 from tasks.science.statistics.declaration import check_spec
@@ -57,16 +59,31 @@ class Workspace:
         self._check_columns(states)
         return states
 
+    def by_model(self, states: list[CohortState]) -> Iterator[tuple[Workspace, list[CohortState]]]:
+        """Each model that the study compares as a workspace of its own, with the cohorts as its recipe sees them."""
+        known = {(self.recipe_key, self.study.target): states}
+        for arm in self.study.arms:
+            own = replace(self, study=arm)
+            view = (own.recipe_key, arm.target)
+            if view not in known:
+                known[view] = own._states([state.indexed for state in states])
+            yield own, known[view]
+
+    def by_recipe(self, states: list[CohortState]) -> list[tuple[Workspace, list[CohortState]]]:
+        """Likewise, but once for each way to prepare scans."""
+        return list({own.recipe_key: (own, view) for own, view in self.by_model(states)}.values())
+
     def _states(self, indexed: list[IndexedCohort]) -> list[CohortState]:
         finished = finished_scans(self.store, self.recipe_key)
         return [
-            cohort_state(self.store, spec, cohort, self.study.recipe, finished, self.study.quality)
+            cohort_state(self.store, spec, cohort, self.study, finished)
             for spec, cohort in zip(self.study.cohorts, indexed, strict=True)
         ]
 
     def _check_columns(self, states: list[CohortState]) -> None:
         """Refuse an association or group of a column that does not exist before hours of work, not after."""
-        for association in self.study.associations:
+        associations = [spec for arm in self.study.arms for spec in arm.associations]
+        for association in dict.fromkeys(associations):
             tables = [state.selection.scans for state in states if state.spec.name in association.cohorts]
             check_spec(association, [*PREDICTION_COLUMNS, *(str(name) for table in tables for name in table.columns)])
         known = {AGE_BAND, *(str(name) for state in states for name in state.selection.scans.columns)}
@@ -76,11 +93,12 @@ class Workspace:
 
     def forget_exclusions(self, states: list[CohortState]) -> None:
         """Take exclusions of preprocessing away, so that those scans are tried again."""
-        keys = {layout.excluded_scan(self.recipe_key, item.sha256) for state in states for item in state.excluded}
-        held = self.store.names(layout.prepared_folder(self.recipe_key))
-        for key in sorted(keys):
-            if key.rsplit("/", 1)[-1] in held:
-                self.store.delete(key)
+        for own, view in self.by_recipe(states):
+            keys = {layout.excluded_scan(own.recipe_key, item.sha256) for state in view for item in state.excluded}
+            held = self.store.names(layout.prepared_folder(own.recipe_key))
+            for key in sorted(keys):
+                if key.rsplit("/", 1)[-1] in held:
+                    self.store.delete(key)
 
     def stored_states(self) -> list[CohortState]:
         """Where each cohort stands by its newest index, from the store alone.
@@ -116,8 +134,13 @@ class Workspace:
 
 def open_workspace(study_path: str) -> Workspace:
     """Load a study and connect to its store, as the environment says."""
-    path = Path(study_path)
     settings = load_settings()
-    study = load_study(path)
-    study = replace(study, recipe=with_template_digests(study.recipe, settings.data))
-    return Workspace(study, path.read_text(), settings, Store(settings.store, settings.home / "cache"))
+    study = load_study(study_path)
+    arms = tuple(_with_digests(arm, settings) for arm in study.models)
+    study = replace(_with_digests(study, settings), models=arms)
+    text = Path(study_path.partition("#")[0]).read_text()
+    return Workspace(study, text, settings, Store(settings.store, settings.home / "cache"))
+
+
+def _with_digests(study: Study, settings: Settings) -> Study:
+    return replace(study, recipe=with_template_digests(study.recipe, settings.data))

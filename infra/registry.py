@@ -19,7 +19,7 @@ from mlflow.models import ModelSignature
 from mlflow.types.schema import ColSpec, Schema
 
 from infra.layout import library_versions
-from tasks.records import AgeBias, Contrast, NetworkSpec, Recipe
+from tasks.records import AgeBias, Contrast, NetworkSpec, Recipe, TargetSpec
 
 PROJECT = Path(__file__).parents[1]
 # What the model needs at run time; the study's other engines stay out of a consumer's environment.
@@ -62,6 +62,7 @@ class Contract:
     recipe: Recipe
     recipe_digest: str
     network: NetworkSpec
+    target: TargetSpec
     age_range_years: tuple[float, float]
     age_bias: AgeBias | None
     fit_key: str

@@ -54,7 +54,7 @@ def log_curves(client: MlflowClient, run_id: str, prefix: str, curves: pd.DataFr
     now = int(time.time() * 1000)
     columns = [column for column in curves.columns if column != "epoch"]
     points = [
-        Metric(f"{prefix}/{column}", float(row[column]), now, int(row["epoch"]))
+        Metric(f"{prefix}/{column}" if prefix else column, float(row[column]), now, int(row["epoch"]))
         for row in curves.to_dict("records")
         for column in columns
         if pd.notna(row[column])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tasks.records import AugmentationSpec
 from tasks.science.arrays import Channels
 from tasks.science.imaging.slices import as_clinical, random_protocol
 
@@ -19,17 +20,13 @@ class Augmentation:
     """How far a training scan may be changed, drawn anew per epoch from the seed and the scan's name alone.
 
     Attributes:
-        flip_probability: Chance of a left-right mirror (axis i of a RAS+ volume).
-        shift_voxels: Largest whole-voxel shift along each axis, either way.
+        spec: The study's choices.
         seed: The fit's seed.
-        slice_simulation: Chance to see the scan as a 2D acquisition would have.
         resolution_mm: Voxel size.
     """
 
-    flip_probability: float
-    shift_voxels: int
+    spec: AugmentationSpec
     seed: int
-    slice_simulation: float = 0.0
     resolution_mm: float = 1.0
 
     def apply(self, volume: Channels, scan_id: str, epoch: int) -> Channels:
@@ -45,11 +42,11 @@ class Augmentation:
         """
         scan_number = int.from_bytes(hashlib.sha256(scan_id.encode()).digest()[:8], "big")
         random = np.random.default_rng([self.seed, epoch, scan_number])
-        flips = random.random() < self.flip_probability
-        shift = random.integers(-self.shift_voxels, self.shift_voxels, size=3, endpoint=True)
+        flips = random.random() < self.spec.flip_probability
+        shift = random.integers(-self.spec.shift_voxels, self.spec.shift_voxels, size=3, endpoint=True)
         moved = shifted(volume[:, ::-1] if flips else volume, tuple(int(step) for step in shift))
         # Drawn last, so that the draws before it are those of a fit without it.
-        if random.random() >= self.slice_simulation:
+        if random.random() >= self.spec.slice_simulation:
             return moved
         return seen_in_slices(moved, random, self.resolution_mm)
 

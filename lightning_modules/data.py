@@ -79,13 +79,13 @@ class PreparedScans(Dataset[Item]):
         return len(self.rows)
 
     def __getitem__(self, epoch_and_index: tuple[int, int]) -> Item:
-        """Return (index, volume float32 of shape (channels, i, j, k), age in years as float64)."""
+        """Return (index, volume float32 of shape (channels, i, j, k), label in years as float64)."""
         epoch, index = epoch_and_index
         row = self.rows[index]
         volume = read_volume(Path(row.path))
         if self.augmentation is not None:
             volume = self.augmentation.apply(volume, row.scan_id, epoch)
-        return index, torch.from_numpy(volume), torch.tensor(row.age_years, dtype=torch.float64)
+        return index, torch.from_numpy(volume), torch.tensor(row.target_years, dtype=torch.float64)
 
 
 def epoch_batches(n_scans: int, batch_size: int, ranks: int, seed: int, epoch: int) -> list[list[int]]:

@@ -105,13 +105,13 @@ def check_job(job: TrainingJob, ranks: Ranks) -> None:
     repeated = [scan_id for scan_id, count in Counter(row.scan_id for row in job.rows).items() if count > 1]
     if repeated:
         raise ValueError(f"{len(repeated)} scans stand in the job twice, the first is {repeated[0]}; list each once.")
-    soft_labels(torch.tensor([row.age_years for row in train + validation], dtype=torch.float64), job.network)
+    soft_labels(torch.tensor([row.target_years for row in train + validation], dtype=torch.float64), job.network)
     _check_reach(job, common_grid(job.rows)[1:])
 
 
 def _check_reach(job: TrainingJob, shape: tuple[int, ...]) -> None:
     reach_mm = (min(shape) - 1) * job.resolution_mm
-    if job.training.slice_simulation > 0 and reach_mm < LEAST_REACH_MM:
+    if job.training.augmentation.slice_simulation > 0 and reach_mm < LEAST_REACH_MM:
         raise ValueError(
             f"scans of {shape} voxels of {job.resolution_mm:g} mm reach {reach_mm:g} mm; slice_simulation needs "
             f"{LEAST_REACH_MM:g} mm for its thickest slices: enlarge field_of_view_mm, or set slice_simulation = 0."
@@ -138,9 +138,7 @@ def claim_folder(folder: Path, job: TrainingJob) -> None:
 def loaders(job: TrainingJob, ranks: Ranks) -> tuple[DataLoader[Item], DataLoader[Item], DataLoader[Item]]:
     """This rank's training batches, augmented; its part of the validation scans; training scans to calibrate on."""
     spec, train, validation = job.training, _of_split(job, "train"), _of_split(job, "validation")
-    augmentation = Augmentation(
-        spec.flip_probability, spec.shift_voxels, job.seed, spec.slice_simulation, job.resolution_mm
-    )
+    augmentation = Augmentation(spec.augmentation, job.seed, job.resolution_mm)
     workers: dict[str, Any] = {}
     if torch.cuda.is_available():
         workers = {"num_workers": GPU_LOADER_WORKERS, "persistent_workers": True, "pin_memory": True}
@@ -160,7 +158,7 @@ def write_outputs(folder: Path, job: TrainingJob, ranks: Ranks, log: EpochLog, s
     write_curves(folder, log.rows)
     predicted = write_predictions(folder, job, weights)
     pairs = zip(predicted, job.rows, strict=True)
-    errors = [abs(age_years - row.age_years) for age_years, row in pairs if row.split == "validation"]
+    errors = [abs(age_years - row.target_years) for age_years, row in pairs if row.split == "validation"]
     best = min(log.rows, key=lambda row: row["val_mae_years"])
     write_report(
         folder,

@@ -22,7 +22,7 @@ REPORT_FILE = "report.json"
 CURVES_FILE = "curves.csv"
 PREDICTIONS_FILE = "predictions.csv"
 CURVES_COLUMNS = ("epoch", "train_loss", "val_loss", "val_mae_years", "learning_rate")
-PREDICTIONS_COLUMNS = ("scan_id", "split", "age_years", "predicted_age_years")
+PREDICTIONS_COLUMNS = ("scan_id", "split", "target_years", "predicted_age_years")
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -64,7 +64,7 @@ def write_predictions(folder: Path, job: TrainingJob, weights_path: Path) -> lis
     paths = [Path(row.path) for row in job.rows]
     predicted: list[float] = predict_ages(job.network, weights_path, paths, job.training.batch_size).tolist()
     rows = zip(job.rows, predicted, strict=True)
-    lines = ([row.scan_id, row.split, row.age_years, age_years] for row, age_years in rows)
+    lines = ([row.scan_id, row.split, row.target_years, age_years] for row, age_years in rows)
     write_whole(folder / PREDICTIONS_FILE, _csv(PREDICTIONS_COLUMNS, lines))
     return predicted
 

@@ -16,6 +16,9 @@ Contrast = Literal["T1w", "T2w", "FLAIR"]
 Channel = Literal["T1w", "T2w", "FLAIR", "ratio"]
 MaskName = Literal["auto", "provided", "template", "hd-bet", "synthstrip"]
 RecipeName = Literal["t1w", "flair", "t1w_t2w_ratio", "clinical_2d", "multichannel"]
+NetworkName = Literal[
+    "sfcn", "inception_resnet_v2", "resnet18", "resnet50", "densenet121", "densenet169", "multitask_unet"
+]
 SplitName = Literal["train", "validation", "calibration", "test"]
 FORBID_UNKNOWN_KEYS: dict[str, Any] = {"extra": "forbid"}
 
@@ -246,27 +249,81 @@ def _as_tuples(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """The network's shape: what a checkpoint needs to be rebuilt.
+    """The network's shape and how it sees a prepared volume: what a checkpoint needs to be rebuilt.
 
     Attributes:
         name: Which network.
-        channels: Feature maps per block.
-        age_range_years: First and last edge of the soft-label bins; an age outside is refused.
+        head: `soft_label` gives a distribution over age bins, `regression` one age.
+        channels: Feature maps per block (sfcn, multitask_unet), or what a network of fixed layout calls its width.
+        age_range_years: First and last edge of the soft-label bins, where an age outside is refused; a regression head
+            starts from its middle.
         bin_width_years: Width of a bin.
         label_sigma_years: Width of the soft label (Peng et al. 2021: 1 year).
-        dropout: Probability before the last convolution.
-        input_channels: Of the prepared volumes; a study takes it from its recipe.
+        dropout: Probability before the last layer.
+        norm: Normalisation layers; `batch` sees its rank's part of each batch.
+        inputs: Channels of the prepared volume that the network takes, in order; empty takes all of the recipe's.
+        crop_voxels: Part of the prepared grid that the network sees: drawn anew in training, the centre in evaluation.
+        scaling: `zscore` takes the prepared values as they are, `unit` brings each scan to 0…1 first.
+        input_channels: Of what the network takes; a study takes it from its recipe.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
 
-    name: Literal["sfcn"] = "sfcn"
+    name: NetworkName = "sfcn"
+    head: Literal["soft_label", "regression"] = "soft_label"
     channels: tuple[int, ...] = (32, 64, 128, 256, 256, 64)
     age_range_years: tuple[float, float] = (10.0, 100.0)
     bin_width_years: float = 1.0
     label_sigma_years: float = 1.0
     dropout: float = 0.5
+    norm: Literal["batch", "group", "instance"] = "batch"
+    inputs: tuple[Channel, ...] = ()
+    crop_voxels: tuple[int, int, int] | None = None
+    scaling: Literal["zscore", "unit"] = "zscore"
     input_channels: int = 1
+
+
+@dataclass(frozen=True)
+class AugmentationSpec:
+    """Random changes of a training scan that leave its age as it was; no spatial scaling, which would not.
+
+    Attributes:
+        flip_probability: Chance of a left-right mirror per training scan and epoch.
+        shift_voxels: Largest random whole-voxel shift along each axis.
+        slice_simulation: Chance per training scan and epoch that it is turned into what a 2D acquisition of random
+            thickness and orientation would have seen; 0.5 where a study of the recipe `clinical_2d` leaves it out.
+        intensity_scale: Largest relative change of the values, either way.
+        intensity_shift: Largest offset of the values, either way.
+        intensity_probability: Chance of each of those two.
+        contrast_probability: Chance of another contrast (a gamma of 0.5 to 2).
+        smoothing_probability: Chance of a Gaussian smoothing.
+        histogram_shift_probability: Chance of a smooth monotone change of the histogram.
+        noise_probability: Chance of Gaussian noise.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
+
+    flip_probability: float = 0.5
+    shift_voxels: int = 2
+    slice_simulation: float = 0.0
+    intensity_scale: float = 0.0
+    intensity_shift: float = 0.0
+    intensity_probability: float = 0.0
+    contrast_probability: float = 0.0
+    smoothing_probability: float = 0.0
+    histogram_shift_probability: float = 0.0
+    noise_probability: float = 0.0
+
+
+@dataclass(frozen=True)
+class TaskWeights:
+    """How much each task of a multi-task network counts."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
+
+    age: float = 1.0
+    segmentation: float = 1.0
+    reconstruction: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -274,32 +331,88 @@ class TrainingSpec:
     """How the network is fitted. Every field alters the weights.
 
     Attributes:
+        objective: `age` learns the age; `rank_n_contrast` first orders an encoder's features by age, then fits a
+            regressor on the frozen encoder.
+        loss: Of a regression head; a soft-label head has its divergence.
         epochs: Most passes over the training scans; the learning-rate cycle spans them all.
         batch_size: Global batch, divided over the processes.
-        learning_rate: Peak of the one-cycle schedule.
-        weight_decay: Of AdamW, on convolution kernels.
+        accumulate_batches: Batches per optimiser step, where memory holds no more at a time.
+        optimizer: AdamW, Adam or SGD with momentum.
+        learning_rate: Peak of the schedule.
+        weight_decay: On convolution kernels.
+        schedule: `one_cycle` with a warm-up, `polynomial` (1 − epoch/epochs)^power, `cosine` or `constant`.
+        schedule_power: Of the polynomial schedule.
+        clip_norm: Largest norm of the gradient; 0 leaves it.
+        ema_decay: Decay per step of the averaged weights that are evaluated and kept; 0 takes the weights themselves.
+        precision: `32`, or `bf16` for mixed precision.
         patience: Epochs without a better validation MAE before the fit stops.
-        flip_probability: Chance of a left-right mirror per training scan and epoch.
-        shift_voxels: Largest random whole-voxel shift along each axis.
-        processes: Ranks that share each batch; batch norm sees its rank's part.
+        processes: Ranks that share each batch on a CPU; batch norm sees its rank's part.
+        checkpoint_minutes: How often a fit keeps its step; a resume goes on from there.
         expected_age_weight: Weight of the smooth L1 term on the expected age, in label sigmas, beside the divergence
             from the soft label (0: Peng et al. 2021).
-        slice_simulation: Chance per training scan and epoch that it is turned into what a 2D acquisition of random
-            thickness and orientation would have seen; 0.5 where a study of the recipe `clinical_2d` leaves it out.
+        temperature: Of Rank-N-Contrast.
+        regressor_epochs: Passes of the regressor over the frozen features, after Rank-N-Contrast.
+        task_weights: Of a multi-task network.
+        learned_task_weights: Whether uncertainty weights the tasks instead (Kendall et al. 2018).
+        augmentation: Random changes of the training scans.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
 
+    objective: Literal["age", "rank_n_contrast"] = "age"
+    loss: Literal["mse", "l1", "smooth_l1"] = "mse"
     epochs: int = 60
     batch_size: int = 8
+    accumulate_batches: int = 1
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-3
+    schedule: Literal["one_cycle", "polynomial", "cosine", "constant"] = "one_cycle"
+    schedule_power: float = 0.9
+    clip_norm: float = 0.0
+    ema_decay: float = 0.0
+    precision: Literal["32", "bf16"] = "32"
     patience: int = 20
-    flip_probability: float = 0.5
-    shift_voxels: int = 2
     processes: int = 2
+    checkpoint_minutes: float = 10.0
     expected_age_weight: float = 0.5
-    slice_simulation: float = 0.0
+    temperature: float = 2.0
+    regressor_epochs: int = 50
+    task_weights: TaskWeights = field(default_factory=TaskWeights)
+    learned_task_weights: bool = False
+    augmentation: AugmentationSpec = field(default_factory=AugmentationSpec)
+
+
+@dataclass(frozen=True)
+class TargetSpec:
+    """What the network learns to predict.
+
+    Attributes:
+        column: `age_years`, or a column of the clinical table, as a myelination age that somebody has read from the
+            scan.
+        unit: Of such a column, and of every age that the report shows.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
+
+    column: str = "age_years"
+    unit: Literal["years", "months"] = "years"
+
+
+@dataclass(frozen=True)
+class EnsembleSpec:
+    """Which networks are fitted for one model; each seed is fitted on the persistent parts, or once per fold.
+
+    Attributes:
+        folds: Folds of a cross-validation, grouped by subject and stratified by age band and site; 0 fits each seed on
+            the persistent parts. Every seed deals its own folds, so that several seeds are a repeated cross-validation.
+        placement: On several GPUs, fit members `side_by_side`, one on each, or one after the other by `ddp` over all.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
+
+    folds: int = 0
+    placement: Literal["side_by_side", "ddp"] = "side_by_side"
 
 
 @dataclass(frozen=True)
@@ -309,7 +422,7 @@ class TrainingRow:
     scan_id: str
     participant_id: str
     path: str
-    age_years: float
+    target_years: float
     split: SplitName
 
 
@@ -324,6 +437,7 @@ class TrainingJob:
         rows: The scans.
         output_folder: Where outputs go.
         resolution_mm: Voxel size of the scans, for what is simulated in millimetres.
+        channels: Names of the prepared volumes' channels, in order.
     """
 
     network: NetworkSpec
@@ -332,6 +446,7 @@ class TrainingJob:
     rows: tuple[TrainingRow, ...]
     output_folder: str
     resolution_mm: float
+    channels: tuple[Channel, ...] = ("T1w",)
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import platform
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
 from infra import layout
 from infra.settings import Settings
 from infra.storage import Store
-from infra.study import CohortSpec, QualitySpec, Study
-from tasks.records import Excluded, Recipe, ScanRef, digest
+from infra.study import CohortSpec, Study
+from tasks.records import Excluded, ScanRef, digest
 from tasks.science.cohort.selection import SUPERSEDED, Selection
+from tasks.science.cohort.targets import target_years, without_target
 from tasks.steps.exclusions import read_exclusions
 from tasks.steps.index import IndexedCohort, selection_exclusions
 from tasks.steps.quality import quality_exclusions
@@ -45,7 +47,7 @@ class CohortState:
     @cached_property
     def rows_digest(self) -> str:
         """Names the scans that later stages see: their bytes, how they were prepared, whose they are and the age."""
-        columns = ["scan_id", "participant_id", "session_id", "sha256", "age_years"]
+        columns = ["scan_id", "participant_id", "session_id", "sha256", "age_years", "target_years"]
         return digest([self.recipe_key, self.prepared[columns].sort_values("scan_id").values.tolist()])
 
     @cached_property
@@ -55,6 +57,33 @@ class CohortState:
         of_files = ["path", "size_bytes", "version", "entities", "run", "image_sha256", "companions"]
         table = self.prepared.drop(columns=of_files, errors="ignore").sort_values("scan_id")
         return digest(table.to_csv(index=False))
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """One of the models that a study compares, with the cohorts as its recipe sees them.
+
+    Attributes:
+        study: The study with what this model has of its own.
+        states: Every cohort.
+        record: What was fitted.
+        registered: Name, version, address and run in the registry.
+    """
+
+    study: Study
+    states: list[CohortState] = field(repr=False)
+    record: dict[str, Any] = field(repr=False)
+    registered: dict[str, Any] = field(repr=False)
+
+    @property
+    def fit_key(self) -> str:
+        """Names the fit."""
+        return str(self.record["fit_key"])
+
+    @property
+    def scored(self) -> list[CohortState]:
+        """The cohorts that the model has never seen."""
+        return [state for state in self.states if state.spec.role != "train"]
 
 
 @dataclass(frozen=True)
@@ -79,12 +108,11 @@ def cohort_state(
     store: Store,
     spec: CohortSpec,
     indexed: IndexedCohort,
-    recipe: Recipe,
+    study: Study,
     finished: Finished,
-    quality: QualitySpec,
 ) -> CohortState:
-    """Compare a cohort's index with what the store holds of it, and with the study's thresholds."""
-    selection = indexed.select(recipe, spec.select)
+    """Compare a cohort's index with what the store holds of it, and with the study's thresholds and target."""
+    selection = indexed.select(study.recipe, spec.select)
     recipe_key, names = finished.recipe_key, finished.marks
     shas = selection.scans["sha256"]
     is_prepared = shas.map(lambda sha: f"{sha}.json" in names and f"{sha}.npy" in names).astype(bool)
@@ -96,7 +124,10 @@ def cohort_state(
         for scan_id, sha in zip(refused["scan_id"], refused["sha256"], strict=True)
     ]
     prepared = selection.scans[is_prepared].reset_index(drop=True)
-    poor = quality_exclusions(store, spec, indexed.root, recipe_key, prepared, quality)
+    poor = quality_exclusions(store, spec, indexed.root, recipe_key, prepared, study.quality)
+    prepared = prepared.assign(target_years=target_years(prepared, study.target))
+    if spec.role == "train":
+        poor += without_target(prepared, study.target, {item.scan_id for item in poor})
     is_poor = prepared["scan_id"].isin([item.scan_id for item in poor])
     return CohortState(
         spec=spec,

@@ -24,18 +24,22 @@ from tasks.science.report.contents import ReportContents
 from tasks.science.report.page import render_report
 from tasks.science.statistics.formula import parse
 from tasks.steps.associate import association_table
-from tasks.steps.progress import CohortState, association_key, validation_key
+from tasks.steps.members import member_key, members_of
+from tasks.steps.progress import CohortState, FittedModel, association_key, validation_key
 from tasks.steps.quality_report import contact_sheets, quality_figures, quality_flags
-from tasks.steps.train import member_key
 from tasks.steps.validate import joined, predictions_of
 
 EXAMPLES = 4
 PREDICTION_COLUMNS = ("predicted_age_years", "brain_pad_years", "corrected_brain_pad_years", "sex", "site", "reason")
 
 
-def report_key(study: Study, fit_key: str, registered: dict[str, Any], states: list[CohortState]) -> str:
+def report_key(study: Study, models: list[FittedModel]) -> str:
     """Names the report of one state of a study: whatever it shows is part of the name."""
-    scored = [state for state in states if state.spec.role != "train"]
+    return digest(["report", 3, study.digest(), [_model_key(model) for model in models]])
+
+
+def _model_key(model: FittedModel) -> list[Any]:
+    study, states, scored = model.study, model.states, model.scored
     parts = [
         [
             state.counts,
@@ -47,11 +51,11 @@ def report_key(study: Study, fit_key: str, registered: dict[str, Any], states: l
         for state in states
     ]
     specs = [
-        association_key(fit_key, spec, [s for s in scored if s.spec.name in spec.cohorts])
+        association_key(model.fit_key, spec, [s for s in scored if s.spec.name in spec.cohorts])
         for spec in study.associations
     ]
-    model = [registered["uri"], registered["run_id"]]
-    return digest(["report", 2, study.digest(), fit_key, model, parts, validation_key(study, fit_key, scored), specs])
+    registered = [model.registered["uri"], model.registered["run_id"]]
+    return [model.fit_key, registered, parts, validation_key(study, model.fit_key, scored), specs]
 
 
 @task(task_run_name="report", cache_policy=NO_CACHE)
@@ -60,19 +64,18 @@ def write_report(
     study_text: str,
     settings: Settings,
     store: Store,
-    record: dict[str, Any],
-    registered: dict[str, Any],
-    states: list[CohortState],
+    models: list[FittedModel],
 ) -> Path:
     """Render the report, keep it in the store and on this machine, and link it from MLflow and Prefect."""
-    contents = gather(study, study_text, store, record, registered, states)
+    contents = gather(study_text, store, models)
     page = render_report(replace(contents, cautions=find_cautions(contents)))
-    key = layout.report(report_key(study, record["fit_key"], registered, states))
+    key = layout.report(report_key(study, models))
     path = local_report(settings, study)
     replace_file(path, page.encode())
     client = tracking.connect(settings)
-    tracking.log_file(client, registered["run_id"], path, "report")
-    tracking.add_tags(client, registered["run_id"], {"padflow.report": store.uri(key)})
+    for model in models:
+        tracking.log_file(client, model.registered["run_id"], path, "report")
+        tracking.add_tags(client, model.registered["run_id"], {"padflow.report": store.uri(key)})
     create_link_artifact(link=path.as_uri(), link_text=f"Report of {study.name}", description=store.uri(key))
     # Last, since the store says what is done: a report that never reached MLflow is written again.
     store.write(key, page.encode())
@@ -84,24 +87,18 @@ def local_report(settings: Settings, study: Study) -> Path:
     return settings.home / "reports" / f"{study.name}.html"
 
 
-def gather(
-    study: Study,
-    study_text: str,
-    store: Store,
-    record: dict[str, Any],
-    registered: dict[str, Any],
-    states: list[CohortState],
-) -> ReportContents:
-    """Read everything that the report shows from the store."""
-    fit_key = record["fit_key"]
-    scored = [state for state in states if state.spec.role != "train"]
+def gather(study_text: str, store: Store, models: list[FittedModel]) -> ReportContents:
+    """Read everything that the report shows from the store: the first model in full, the others in comparison."""
+    primary = models[0]
+    study, states, record, registered = primary.study, primary.states, primary.record, primary.registered
+    fit_key, scored = primary.fit_key, primary.scored
     predictions = [predictions_of(store, fit_key, state) for state in scored]
     table = joined(predictions) if predictions else pd.DataFrame()
     table = table.reindex(columns=[*table.columns, *(c for c in PREDICTION_COLUMNS if c not in table)])
     exclusions = [asdict(e) | {"cohort": state.spec.name} for state in states for e in state.excluded]
     curves = [
-        pd.read_csv(io.BytesIO(store.read(member_key(fit_key, seed, "curves.csv")))).assign(seed=seed)
-        for seed in record["seeds"]
+        pd.read_csv(io.BytesIO(store.read(member_key(fit_key, member, "curves.csv")))).assign(seed=member.name)
+        for member in members_of(study)
     ]
     return ReportContents(
         study_name=study.name,

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -22,11 +23,19 @@ from infra.study import Study
 from tasks.records import AgeBias, Recipe, TrainingJob, TrainingRow, as_json, digest
 from tasks.science.cohort.splits import assign_splits, refuse_leaks
 from tasks.science.statistics.age_bias import fit_age_bias
+from tasks.steps.members import (
+    MEMBER_FILES,
+    Member,
+    member_key,
+    member_predictions,
+    member_rows,
+    members_of,
+    unseen_predictions,
+)
 from tasks.steps.progress import CohortState, registration_key
 
 # Raised when a change of the training code alters the weights that equal inputs give.
-TRAINING_VERSION = 1
-MEMBER_FILES = ("weights.safetensors", "report.json", "curves.csv", "predictions.csv")
+TRAINING_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,9 @@ def plan_training(study: Study, store: Store, states: list[CohortState]) -> Trai
 
 def _labelled(state: CohortState, scans: pd.DataFrame) -> pd.DataFrame:
     columns = ["scan_id", "cohort", "participant_id", "session_id", "sha256", "age_years", "years_since_baseline"]
-    named = scans[columns].assign(role=state.spec.role)
+    named = scans[columns].assign(role=state.spec.role, site=scans["site"].fillna("").astype(str))
+    if "target_years" in scans:
+        named["target_years"] = scans["target_years"]
     return named.assign(participant_id=named["cohort"] + "/" + named["participant_id"])
 
 
@@ -73,59 +84,67 @@ def _sourced(state: CohortState) -> pd.DataFrame:
 
 
 def _fit_key(study: Study, recipe_key: str, rows: pd.DataFrame) -> str:
-    columns = ["scan_id", "participant_id", "session_id", "sha256", "age_years", "years_since_baseline", "split"]
+    columns = ["scan_id", "participant_id", "session_id", "sha256", "target_years", "years_since_baseline", "split"]
+    # Folds are alike in site.
+    columns += ["site"] if study.ensemble.folds else []
     versions = layout.library_versions("torch", "pytorch-lightning", "numpy")
     inputs = [
         asdict(study.network),
         asdict(study.training),
         list(study.seeds),
+        study.ensemble.folds,
+        [study.train_subjects, study.splits.seed],
+        asdict(study.target),
         recipe_key,
         rows[columns].to_csv(index=False),
     ]
     return digest(["fit", TRAINING_VERSION, versions, inputs])
 
 
-@task(task_run_name="train-seed-{seed}", cache_policy=NO_CACHE)
-def train_member(
-    study: Study,
-    settings: Settings,
-    store: Store,
-    plan: TrainingPlan,
-    seed: int,
-    on_epoch: Callable[[dict[str, Any]], None],
-) -> None:
-    """Train one ensemble member and keep its files in the store; a killed job goes on from its last epoch."""
-    folder = settings.home / "training" / plan.key[: layout.KEY_LENGTH] / f"seed-{seed}"
+def member_job(study: Study, settings: Settings, store: Store, plan: TrainingPlan, member: Member) -> TrainingJob:
+    """What one member is trained on and how; the job's folder keeps its steps, so that a killed one goes on."""
+    folder = settings.home / "training" / plan.key[: layout.KEY_LENGTH] / member.name
     recipe_key = study_recipe_key(study)
     rows = tuple(
         TrainingRow(
             scan_id=str(row["scan_id"]),
             participant_id=str(row["participant_id"]),
             path=str(store.local_path(layout.prepared_volume(recipe_key, str(row["sha256"])))),
-            age_years=float(row["age_years"]),
+            target_years=float(row["target_years"]),
             split=row["split"],
         )
-        for row in plan.rows.to_dict("records")
+        for row in member_rows(study, plan.rows, member).to_dict("records")
     )
     n_train, n_validation = (sum(row.split == part for row in rows) for part in ("train", "validation"))
     # Every rank validates a part, so there are no more of them than validation scans.
     processes = training_processes(study.training, min(n_train, 2 * n_validation))
-    training = replace(study.training, processes=processes)
-    job = TrainingJob(study.network, training, seed, rows, str(folder), study.recipe.resolution_mm)
+    return TrainingJob(
+        network=study.network,
+        training=replace(study.training, processes=processes),
+        seed=member.fit_seed,
+        rows=rows,
+        output_folder=str(folder),
+        resolution_mm=study.recipe.resolution_mm,
+        channels=study.recipe.channel_names,
+    )
+
+
+@task(task_run_name="train-{member.name}", cache_policy=NO_CACHE)
+def train_member(
+    study: Study,
+    settings: Settings,
+    store: Store,
+    plan: TrainingPlan,
+    member: Member,
+    on_epoch: Callable[[dict[str, Any]], None],
+) -> None:
+    """Train one ensemble member and keep its files in the store; a killed job goes on from its last kept step."""
+    job = member_job(study, settings, store, plan, member)
+    folder = Path(job.output_folder)
     replace_file(folder / "job.json", as_json(job).encode())
-    run_training(folder / "job.json", processes, on_epoch)
+    run_training(folder / "job.json", job.training.processes, on_epoch)
     for name in MEMBER_FILES:
-        store.write(member_key(plan.key, seed, name), (folder / name).read_bytes())
-
-
-def member_key(fit_key: str, seed: int, name: str) -> str:
-    """Where one file of one ensemble member lies."""
-    return f"{layout.fit_folder(fit_key)}/seed-{seed}/{name}"
-
-
-def member_done(store: Store, fit_key: str, seed: int) -> bool:
-    """Whether a member was trained; its predictions are written last."""
-    return store.exists(member_key(fit_key, seed, MEMBER_FILES[-1]))
+        store.write(member_key(plan.key, member, name), (folder / name).read_bytes())
 
 
 def study_recipe_key(study: Study) -> str:
@@ -133,16 +152,6 @@ def study_recipe_key(study: Study) -> str:
     from tasks.science.imaging.recipe import recipe_digest
 
     return recipe_digest(study.recipe)
-
-
-def ensemble_predictions(store: Store, fit_key: str, seeds: tuple[int, ...]) -> pd.DataFrame:
-    """The members' mean prediction of every scan of the training cohort."""
-    tables = []
-    for seed in seeds:
-        content = io.BytesIO(store.read(member_key(fit_key, seed, "predictions.csv")))
-        tables.append(pd.read_csv(content, dtype={"scan_id": str, "split": str}))
-    grouped = pd.concat(tables).groupby(["scan_id", "split"], as_index=False)
-    return grouped[["age_years", "predicted_age_years"]].mean()
 
 
 def calibrate(plan: TrainingPlan, predictions: pd.DataFrame) -> tuple[AgeBias | None, str]:
@@ -153,9 +162,10 @@ def calibrate(plan: TrainingPlan, predictions: pd.DataFrame) -> tuple[AgeBias | 
     """
     held_out = plan.rows[plan.rows["split"] == "calibration"]
     first = held_out.sort_values(["years_since_baseline", "session_id"]).drop_duplicates("participant_id")
-    used = first[["scan_id"]].merge(predictions, on="scan_id", validate="one_to_one")
+    unseen = unseen_predictions(predictions, "calibration")
+    used = first[["scan_id"]].merge(unseen, on="scan_id", validate="one_to_one")
     try:
-        return fit_age_bias(used["age_years"].to_numpy(), used["predicted_age_years"].to_numpy()), ""
+        return fit_age_bias(used["target_years"].to_numpy(), used["predicted_age_years"].to_numpy()), ""
     except ValueError as error:
         return None, str(error)
 
@@ -163,26 +173,37 @@ def calibrate(plan: TrainingPlan, predictions: pd.DataFrame) -> tuple[AgeBias | 
 @task(task_run_name="record-fit", cache_policy=NO_CACHE)
 def record_fit(study: Study, store: Store, plan: TrainingPlan) -> dict[str, Any]:
     """Write what was fitted, after everything that it names."""
-    predictions = ensemble_predictions(store, plan.key, study.seeds)
+    members = members_of(study)
+    predictions = member_predictions(store, plan.key, members)
     bias, why_no_bias = calibrate(plan, predictions)
-    trained = plan.rows[plan.rows["split"] == "train"]
-    weights = [store.read(member_key(plan.key, seed, "weights.safetensors")) for seed in study.seeds]
+    used = plan.rows[plan.rows["scan_id"].isin(predictions["scan_id"])]
+    seen = predictions[predictions["split"] == "train"].drop_duplicates("scan_id")
+    weights = [store.read(member_key(plan.key, member, "weights.safetensors")) for member in members]
     record = {
         "fit_key": plan.key,
         "seeds": list(study.seeds),
-        "members": {str(seed): store.read_json(member_key(plan.key, seed, "report.json")) for seed in study.seeds},
+        "folds": study.ensemble.folds,
+        "members": {m.name: store.read_json(member_key(plan.key, m, "report.json")) for m in members},
         "weights_sha256": [hashlib.sha256(content).hexdigest() for content in weights],
         "age_bias": asdict(bias) if bias else None,
         "why_no_age_bias": why_no_bias,
         # Of every part: training learns from one, model choice and bias correction from the others.
-        "age_range_years": [math.floor(plan.rows["age_years"].min()), math.ceil(plan.rows["age_years"].max())],
-        "mean_training_age_years": float(trained["age_years"].mean()),
-        "scans_by_split": plan.rows["split"].value_counts().to_dict(),
-        "subjects_by_split": plan.rows.groupby("split")["participant_id"].nunique().to_dict(),
+        "age_range_years": [math.floor(used["target_years"].min()), math.ceil(used["target_years"].max())],
+        "mean_training_age_years": float(seen["target_years"].mean()),
+        "scans_by_split": _counts(predictions, members[0]),
+        "subjects_by_split": _counts(
+            predictions.merge(used[["scan_id", "participant_id"]]), members[0], "participant_id"
+        ),
     }
     store.write_table(f"{layout.fit_folder(plan.key)}/rows.parquet", plan.rows)
     store.write_json(layout.fit_record(plan.key), record)
     return record
+
+
+def _counts(predictions: pd.DataFrame, member: Member, what: str = "scan_id") -> dict[str, int]:
+    """Scans or subjects of each part, as the first member sees them: in a cross-validation another's differ by one."""
+    own = predictions[(predictions["seed"] == member.seed) & (predictions["fold"] == member.fold)]
+    return {str(name): int(count) for name, count in own.groupby("split")[what].nunique().items()}
 
 
 @task(task_run_name="register", cache_policy=NO_CACHE)
@@ -196,21 +217,25 @@ def register_fit(
         return _keep_registration(study, settings, store, record["fit_key"], earlier)
     experiment = tracking.experiment_id(client, settings, study.name)
     tags = {"padflow.fit_key": record["fit_key"], "padflow.study_digest": study.digest()}
-    run_id = tracking.start_run(client, experiment, f"{study.name}-{record['fit_key'][:8]}", tags)
+    tags |= {"mlflow.parentRunId": _study_run(client, experiment, study)} if study.arm else {}
+    name = "-".join(filter(None, (study.name, study.arm, record["fit_key"][:8])))
+    run_id = tracking.start_run(client, experiment, name, tags)
     try:
         _log_fit(client, run_id, study, store, record, states)
+        _log_members(client, experiment, run_id, study, store, record)
         bias = AgeBias(**record["age_bias"]) if record["age_bias"] else None
         low, high = record["age_range_years"]
         contract = registry.Contract(
             recipe=study.recipe,
             recipe_digest=study_recipe_key(study),
             network=study.network,
+            target=study.target,
             age_range_years=(low, high),
             age_bias=bias,
             fit_key=record["fit_key"],
             study_digest=study.digest(),
         )
-        keys = [member_key(record["fit_key"], seed, "weights.safetensors") for seed in study.seeds]
+        keys = [member_key(record["fit_key"], member, "weights.safetensors") for member in members_of(study)]
         weights = [store.read(key) for key in keys]
         if [hashlib.sha256(content).hexdigest() for content in weights] != record["weights_sha256"]:
             raise OSError(f"the weights under {layout.fit_folder(record['fit_key'])} are not those that were fitted")
@@ -222,6 +247,17 @@ def register_fit(
         raise
     tracking.finish_run(client, run_id, succeeded=True)
     return _keep_registration(study, settings, store, record["fit_key"], version)
+
+
+def _study_run(client: Any, experiment: str, study: Study) -> str:
+    """The run that gathers the models which a study compares; made once."""
+    tags = {"padflow.study": study.name}
+    found = client.search_runs([experiment], f"tags.`padflow.study` = '{study.name}'", max_results=1)
+    if found:
+        return str(found[0].info.run_id)
+    run_id = tracking.start_run(client, experiment, study.name, tags)
+    tracking.finish_run(client, run_id, succeeded=True)
+    return run_id
 
 
 def _template_files(recipe: Recipe) -> dict[str, bytes]:
@@ -249,15 +285,41 @@ def _log_fit(
         "network": asdict(study.network),
         "training": asdict(study.training),
         "splits": asdict(study.splits),
+        "target": asdict(study.target),
+        "ensemble": asdict(study.ensemble),
         "seeds": list(study.seeds),
+        "train_subjects": study.train_subjects,
     }
     digests = {"study_digest": study.digest(), "recipe_digest": study_recipe_key(study)}
     manifests = {f"manifest_digest.{state.spec.name}": state.indexed.digest for state in states}
     tracking.log_parameters(client, run_id, {**settings_of_study, **digests, **manifests})
     tracking.log_parameters(client, run_id, {"environment": tracking.environment()})
     tracking.log_text(client, run_id, json.dumps(record, indent=1), "fit.json")
-    for seed in study.seeds:
-        curves = pd.read_csv(io.BytesIO(store.read(member_key(record["fit_key"], seed, "curves.csv"))))
-        tracking.log_curves(client, run_id, f"seed-{seed}", curves)
-        report = record["members"][str(seed)]
-        tracking.log_metrics(client, run_id, {f"seed-{seed}/best_val_mae_years": report["val_mae_years"]})
+    tracking.log_metrics(client, run_id, _ensemble_metrics(record))
+
+
+def _ensemble_metrics(record: dict[str, Any]) -> dict[str, float]:
+    members = list(record["members"].values())
+    names = ("val_mae_years", "duration_s", "throughput_scans_per_s")
+    return {f"mean/{name}": sum(member[name] for member in members) / len(members) for name in names}
+
+
+def _log_members(client: Any, experiment: str, parent: str, study: Study, store: Store, record: dict[str, Any]) -> None:
+    """One run per member below the model's: curves, its parameters, hardware and figures."""
+    for member in members_of(study):
+        tags = {"mlflow.parentRunId": parent, "padflow.fit_key": record["fit_key"], "padflow.member": member.name}
+        run_id = tracking.start_run(client, experiment, f"{study.name}-{study.arm or 'model'}-{member.name}", tags)
+        report = record["members"][member.name]
+        numbers = {name: value for name, value in report.items() if type(value) in (int, float)}
+        facts = {name: value for name, value in report.items() if name not in numbers}
+        tracking.log_parameters(client, run_id, {"seed": member.seed, "fold": member.fold, **facts})
+        tracking.log_metrics(client, run_id, numbers)
+        curves = pd.read_csv(io.BytesIO(store.read(member_key(record["fit_key"], member, "curves.csv"))))
+        tracking.log_curves(client, run_id, "", curves)
+        tracking.log_text(
+            client,
+            run_id,
+            store.read(member_key(record["fit_key"], member, "predictions.csv")).decode(),
+            "predictions.csv",
+        )
+        tracking.finish_run(client, run_id, succeeded=True)

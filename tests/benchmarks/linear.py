@@ -20,7 +20,7 @@ import pandas as pd
 
 from flows.status import cohort_json
 from infra.storage import Store
-from infra.study import load_study
+from infra.study_file import load_study
 from tasks.science.imaging.recipe import recipe_digest
 from tasks.science.report.cautions import find_cautions
 from tasks.science.report.page import render_report
@@ -86,7 +86,7 @@ def measured(size: int) -> Mapping[str, float]:
 def _plan(store: Store, path: Path, indexed: IndexedCohort) -> CohortState:
     study = load_study(path)
     finished = finished_scans(store, recipe_digest(study.recipe))
-    return cohort_state(store, study.cohorts[0], indexed, study.recipe, finished, study.quality)
+    return cohort_state(store, study.cohorts[0], indexed, study, finished)
 
 
 def _status(store: Store, path: Path, root: str) -> CohortState:

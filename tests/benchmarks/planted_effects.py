@@ -99,7 +99,8 @@ def measure_shuffled(folder: Path, control: Path) -> dict[str, Any]:
     people = pd.read_csv(table, sep="\t", keep_default_na=False, dtype=str)
     people["age"] = np.random.default_rng(0).permutation(people["age"].to_numpy())
     people.to_csv(table, sep="\t", index=False)
-    shutil.copytree(folder / "store" / "prepared", control / "store" / "prepared")
+    for made in ("prepared", "montages"):
+        shutil.copytree(folder / "store" / made, control / "store" / made)
     result = json.loads(padflow("run", "phantom", "--home", str(control), "--data", str(control / "data"), "--json"))
     found = {name: metric(result, "external", "mae", name) for name in ("model", "mean age")}
     return {**found, "r": metric(result, "external", "pearson_r")}

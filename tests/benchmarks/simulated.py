@@ -7,7 +7,7 @@ from pathlib import Path
 
 from infra import layout
 from infra.storage import Store
-from infra.study import load_study
+from infra.study_file import load_study
 from tasks.records import Excluded
 from tasks.science.imaging.recipe import recipe_digest
 from tasks.steps.index import IndexedCohort

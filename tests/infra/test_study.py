@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.study import STUDIES, find_study, load_study, parse_study, resolve_root
+from infra.study import resolve_root
+from infra.study_file import STUDIES, find_study, load_study, parse_study
 from tasks.records import RatioCalibration, Recipe, TemplateSpec, as_json, recipe_from
 from tests.tiny_study import STUDY
 
@@ -27,7 +28,7 @@ def study_with(**changes: object) -> dict[str, object]:
         ({"recipe": {"resolution": 1.0}}, "did you mean 'resolution_mm'?"),
         ({"cohorts": [{"name": "a", "role": "train", "root": "a", "selct": {}}]}, "did you mean 'select'?"),
         ({"splits": {"trian": 1.0}}, "did you mean 'train'?"),
-        ({"network": {"zzzz": 1}}, "valid keys: name, channels"),
+        ({"network": {"zzzz": 1}}, "valid keys: name, head, channels"),
         ({"quality": {"max_robust": 3.0}}, "did you mean 'max_robust_z'?"),
         ({"quality": {"limits": {"snr": {"mim": 3.0}}}}, "did you mean 'min'?"),
     ],
@@ -51,8 +52,11 @@ def test_unknown_keys_are_answered_with_the_nearest(typo: dict[str, object], hin
         ({"quality": {"limits": {"snr": {}}}}, "quality.limits.snr has neither min nor max"),
         ({"quality": {"limits": {"snr": {"min": 5.0, "max": 1.0}}}}, "min 5 is above max 1"),
         ({"quality": {"max_robust_z": 0.0}}, "must be above 0"),
-        ({"training": {"slice_simulation": 1.5}}, "training.slice_simulation is 1.5"),
-        ({"training": {"slice_simulation": 0.5}, "recipe": {"name": "t1w_t2w_ratio"}}, "slice_simulation is for"),
+        ({"training": {"augmentation": {"slice_simulation": 1.5}}}, "training.augmentation.slice_simulation is 1.5"),
+        (
+            {"training": {"augmentation": {"slice_simulation": 0.5}}, "recipe": {"name": "t1w_t2w_ratio"}},
+            "slice_simulation is for",
+        ),
         ({"recipe": {"resolution_mm": 0.3}}, "recipe.resolution_mm is 0.3; it must be 0.5 to 16"),
         ({"recipe": {"resolution_mm": float("nan")}}, "recipe.resolution_mm is nan"),
         ({"recipe": {"field_of_view_mm": [160.0, -1.0, 160.0]}}, "recipe.field_of_view_mm is [160.0, -1.0, 160.0]"),
@@ -112,10 +116,10 @@ def test_relative_roots_are_below_the_data_folder() -> None:
 
 def test_a_network_for_thick_slices_meets_them_in_training() -> None:
     clinical = study_with(recipe={"name": "clinical_2d"})
-    assert parse_study(clinical).training.slice_simulation == 0.5
-    assert parse_study({**clinical, "training": {"epochs": 3}}).training.slice_simulation == 0.5
-    assert parse_study({**clinical, "training": {"slice_simulation": 0.0}}).training.slice_simulation == 0.0
-    assert parse_study(study_with()).training.slice_simulation == 0.0
+    assert parse_study(clinical).training.augmentation.slice_simulation == 0.5
+    assert parse_study({**clinical, "training": {"epochs": 3}}).training.augmentation.slice_simulation == 0.5
+    assert parse_study({**clinical, "training": {"augmentation": {"slice_simulation": 0.0}}}).training.augmentation.slice_simulation == 0.0
+    assert parse_study(study_with()).training.augmentation.slice_simulation == 0.0
 
 
 def test_quality_thresholds_are_no_part_of_the_recipe() -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.records import NetworkSpec, SplitName, TrainingJob, TrainingRow, TrainingSpec, as_json
+from tasks.records import AugmentationSpec, NetworkSpec, SplitName, TrainingJob, TrainingRow, TrainingSpec, as_json
 
 ROOT = Path(__file__).resolve().parents[2]
 GRID = (9, 8, 11)
 NETWORK = NetworkSpec(channels=(4, 8, 4), age_range_years=(10.0, 100.0), bin_width_years=5.0, label_sigma_years=5.0)
 TRAINING = TrainingSpec(
-    epochs=3, batch_size=4, learning_rate=3e-3, patience=50, flip_probability=0.5, shift_voxels=1, processes=2
+    epochs=3, batch_size=4, learning_rate=3e-3, patience=50, processes=2, augmentation=AugmentationSpec(shift_voxels=1)
 )
 
 JobMaker = Callable[..., TrainingJob]

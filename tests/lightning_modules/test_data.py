@@ -23,6 +23,7 @@ from lightning_modules.data import (
     unpadded_batches,
 )
 from lightning_modules.fit import Ranks, check_job, loaders
+from tasks.records import AugmentationSpec
 from tasks.science.arrays import Channels
 from tasks.science.imaging.intensity import zscore_within_mask
 from tasks.science.imaging.template import mni
@@ -78,7 +79,7 @@ def test_evaluation_sees_every_scan_once(n: int, ranks: int, batch_size: int) ->
 
 def test_augmentation_depends_on_seed_epoch_and_scan_alone(job_of: JobMaker) -> None:
     rows = [row for row in job_of(train=8).rows if row.split == "train"]
-    augmentation = Augmentation(flip_probability=0.5, shift_voxels=2, seed=1)
+    augmentation = Augmentation(AugmentationSpec(flip_probability=0.5, shift_voxels=2), seed=1)
     scans, backwards = PreparedScans(rows, augmentation), PreparedScans(rows[::-1], augmentation)
     for epoch in range(3):
         for index in range(8):
@@ -103,14 +104,14 @@ def test_a_shift_moves_voxels_and_fills_with_zero(shift: tuple[int, int, int]) -
 
 
 def test_a_flip_mirrors_the_left_right_axis_alone() -> None:
-    flip = Augmentation(flip_probability=1.0, shift_voxels=0, seed=0)
+    flip = Augmentation(AugmentationSpec(flip_probability=1.0, shift_voxels=0), seed=0)
     np.testing.assert_array_equal(flip.apply(VOLUME, "scan", 0), VOLUME[:, ::-1])
-    still = Augmentation(flip_probability=0.0, shift_voxels=0, seed=0)
+    still = Augmentation(AugmentationSpec(flip_probability=0.0, shift_voxels=0), seed=0)
     np.testing.assert_array_equal(still.apply(VOLUME, "scan", 0), VOLUME)
 
 
 def test_flips_come_as_often_as_asked() -> None:
-    flips = Augmentation(flip_probability=0.25, shift_voxels=0, seed=0)
+    flips = Augmentation(AugmentationSpec(flip_probability=0.25, shift_voxels=0), seed=0)
     count = sum(np.array_equal(flips.apply(VOLUME, f"scan-{number}", 0), VOLUME[:, ::-1]) for number in range(400))
     assert 70 <= count <= 130
 
@@ -123,7 +124,11 @@ def two_contrasts() -> Channels:
     return np.stack([bright, -bright])
 
 
-SLICES = Augmentation(flip_probability=0.5, shift_voxels=2, seed=1, slice_simulation=1.0, resolution_mm=2.0)
+SLICES = Augmentation(AugmentationSpec(slice_simulation=1.0), seed=1, resolution_mm=2.0)
+
+
+def with_slices(chance: float) -> Augmentation:
+    return replace(SLICES, spec=AugmentationSpec(slice_simulation=chance))
 
 
 def test_slices_are_those_of_the_seed_epoch_and_scan() -> None:
@@ -138,7 +143,7 @@ def test_slices_are_those_of_the_seed_epoch_and_scan() -> None:
 def test_slices_leave_mean_spread_and_outline_of_the_brain_and_the_draws_before_them() -> None:
     for number in range(4):
         seen = SLICES.apply(two_contrasts(), f"scan-{number}", 0)
-        still = replace(SLICES, slice_simulation=0.0).apply(two_contrasts(), f"scan-{number}", 0)
+        still = with_slices(0.0).apply(two_contrasts(), f"scan-{number}", 0)
         # The same mirror and the same shift.
         brain = still[0] != 0
         assert seen.dtype == np.float32
@@ -152,7 +157,7 @@ def test_slices_leave_mean_spread_and_outline_of_the_brain_and_the_draws_before_
 
 def test_slices_blur_along_one_axis() -> None:
     inside = (0, *(slice(size // 3, 2 * size // 3) for size in two_contrasts().shape[1:]))
-    still = replace(SLICES, flip_probability=0.0, shift_voxels=0)
+    still = replace(SLICES, spec=AugmentationSpec(flip_probability=0.0, shift_voxels=0, slice_simulation=1.0))
     across = Counter[int]()
     for number in range(20):
         seen = still.apply(two_contrasts(), f"scan-{number}", 0)
@@ -167,8 +172,8 @@ def test_slices_blur_along_one_axis() -> None:
 
 
 def test_slices_come_as_often_as_asked_and_without_them_nothing_changes() -> None:
-    half = replace(SLICES, slice_simulation=0.5)
-    still = replace(SLICES, slice_simulation=0.0)
+    half = with_slices(0.5)
+    still = with_slices(0.0)
     volume = two_contrasts()
     names = [f"scan-{number}" for number in range(40)]
     count = sum(not np.array_equal(half.apply(volume, n, 0), still.apply(volume, n, 0)) for n in names)
@@ -180,13 +185,14 @@ def test_slices_come_as_often_as_asked_and_without_them_nothing_changes() -> Non
 
 
 def test_slices_are_simulated_in_training_alone(job_of: JobMaker) -> None:
-    training = replace(TRAINING, processes=1, slice_simulation=1.0)
+    training = replace(TRAINING, processes=1, augmentation=AugmentationSpec(slice_simulation=1.0))
     job = job_of(train=8, training=training, resolution_mm=12.0)
     alone = Ranks(0, 1, 1)
     check_job(job, alone)
     train, validation, calibration = (loader.dataset for loader in loaders(job, alone))
     sharp = [
-        loader.dataset for loader in loaders(replace(job, training=replace(training, slice_simulation=0.0)), alone)
+        loader.dataset
+        for loader in loaders(replace(job, training=replace(training, augmentation=AugmentationSpec())), alone)
     ]
     assert not torch.equal(train[0, 0][1], sharp[0][0, 0][1])
     assert all(torch.equal(validation[0, index][1], sharp[1][0, index][1]) for index in range(5))

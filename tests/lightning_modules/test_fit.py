@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from lightning_modules.fit import Ranks, check_job, claim_folder, fit
-from tasks.records import TrainingJob
+from tasks.records import AugmentationSpec, TrainingJob
 from tests.lightning_modules.conftest import ROOT, TRAINING, JobMaker, command_of, environment, launch
 
 ONE = replace(TRAINING, processes=1)
@@ -67,7 +67,7 @@ def test_two_ranks_predict_each_scan_once(two_ranks: Fitted) -> None:
     _, report, predictions = outputs(job)
     assert [row["scan_id"] for row in predictions] == [row.scan_id for row in job.rows]
     assert [row["split"] for row in predictions] == [row.split for row in job.rows]
-    assert [float(row["age_years"]) for row in predictions] == [row.age_years for row in job.rows]
+    assert [float(row["target_years"]) for row in predictions] == [row.target_years for row in job.rows]
     assert report["n_scans"] == {"train": 13, "validation": 5, "test": 3}
     assert report["world_size"] == 2
     assert report["epochs_run"] == EPOCHS
@@ -79,7 +79,7 @@ def test_the_validation_error_of_two_ranks_is_that_of_each_scan_once(two_ranks: 
     assert done.returncode == 0, done.stderr
     _, report, predictions = outputs(job)
     held_out = [row for row in predictions if row["split"] == "validation"]
-    mae = np.mean([abs(float(row["age_years"]) - float(row["predicted_age_years"])) for row in held_out])
+    mae = np.mean([abs(float(row["target_years"]) - float(row["predicted_age_years"])) for row in held_out])
     curve = table(Path(job.output_folder) / "curves.csv")
     assert report["val_mae_years"] == pytest.approx(mae, abs=1e-9)
     # The best epoch as the ranks measured it together, and as one process measures it from the saved weights.
@@ -155,11 +155,17 @@ def test_a_fit_stops_early_and_a_finished_one_does_not_go_on(job_of: JobMaker) -
 
 
 def test_the_network_learns_age_from_brightness(job_of: JobMaker) -> None:
-    training = replace(ONE, epochs=15, batch_size=8, learning_rate=1e-2, flip_probability=0.0, shift_voxels=0)
+    training = replace(
+        ONE,
+        epochs=15,
+        batch_size=8,
+        learning_rate=1e-2,
+        augmentation=AugmentationSpec(flip_probability=0.0, shift_voxels=0),
+    )
     job = job_of(train=40, validation=12, test=20, training=training)
     fit(job)
     tested = [row for row in outputs(job)[2] if row["split"] == "test"]
-    ages = np.array([float(row["age_years"]) for row in tested])
+    ages = np.array([float(row["target_years"]) for row in tested])
     error = np.abs(np.array([float(row["predicted_age_years"]) for row in tested]) - ages).mean()
     assert error < 0.5 * np.abs(ages - np.median(ages)).mean()
 
@@ -181,7 +187,7 @@ def test_a_job_that_cannot_be_fitted_is_refused_before_training(job_of: JobMaker
         "asks for 2 processes, 1 run": job_of(),
         "0 validation scans": job_of(training=ONE, validation=0),
         "twice, the first is train-0": replace(job, rows=(*job.rows, job.rows[0])),
-        "outside age_range_years": replace(job, rows=(replace(job.rows[0], age_years=101.0), *job.rows[1:])),
+        "outside age_range_years": replace(job, rows=(replace(job.rows[0], target_years=101.0), *job.rows[1:])),
     }
     for message, each in wrong.items():
         with pytest.raises(ValueError, match=message):

@@ -13,7 +13,7 @@ import pytest
 
 from infra import layout
 from infra.storage import Store
-from infra.study import CohortSpec, QualitySpec
+from infra.study import CohortSpec, QualitySpec, Study
 from tasks.records import Recipe
 from tasks.science.cohort.outliers import FIGURES, Limit
 from tasks.steps.index import index_cohort
@@ -119,7 +119,7 @@ def test_counts_add_up_and_thresholds_alone_move_scans(store: CountingStore, tmp
         store.write(layout.prepared_volume(RECIPE, key), b"")
         store.write_json(layout.prepared_sidecar(RECIPE, key), {"quality": figures})
     lenient, strict = (
-        cohort_state(store, SPEC, indexed, Recipe(), finished_scans(store, RECIPE), quality)
+        cohort_state(store, SPEC, indexed, Study("s", (SPEC,), quality=quality), finished_scans(store, RECIPE))
         for quality in (QualitySpec(), QualitySpec(limits={"snr": Limit(min=5)}))
     )
     assert lenient.counts == {"indexed": 12, "unused": 0, "prepared": 12, "excluded": 0, "missing": 0}
