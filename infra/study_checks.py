@@ -25,6 +25,9 @@ def check_consistency(study: Study, source: str) -> None:
     for name in [study.name, *names, study.registered_model]:
         if not SAFE_NAME.fullmatch(name):
             problems.append(f"name {name!r} must be made of letters, digits, '-' and '_', a letter or digit first")
+    problems += [
+        f"cohort {c.name!r}: apart is for cohorts that are not trained on" for c in study.cohorts_of("train") if c.apart
+    ]
     if not study.cohorts_of("train"):
         problems.append('no cohort has role = "train"; a study needs one')
     total = sum(study.splits.fractions().values())
@@ -41,6 +44,8 @@ def check_consistency(study: Study, source: str) -> None:
             problems.append(f"association {spec.name!r}: {error}")
         unknown = [name for name in spec.cohorts if name not in names]
         problems += [f"association {spec.name!r} names cohort {n!r}; there are: {', '.join(names)}" for n in unknown]
+        apart = {c.name for c in study.cohorts if c.apart} & set(spec.cohorts)
+        problems += [f"association {spec.name!r} uses {n!r}, which stands apart from every statistic" for n in apart]
         trained = {c.name for c in study.cohorts_of("train")} & set(spec.cohorts)
         problems += [f"association {spec.name!r} uses {n!r}, which the model was trained on" for n in trained]
     problems += [f"quality.limits: {problem}" for problem in unknown_figures(study.quality.limits)]

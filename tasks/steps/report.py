@@ -92,7 +92,7 @@ def gather(study_text: str, store: Store, models: list[FittedModel]) -> ReportCo
     primary = models[0]
     study, states, record, registered = primary.study, primary.states, primary.record, primary.registered
     fit_key, scored = primary.fit_key, primary.scored
-    predictions = [predictions_of(store, fit_key, state) for state in scored]
+    predictions = [predictions_of(store, fit_key, state) for state in scored if not state.spec.apart]
     table = joined(predictions) if predictions else pd.DataFrame()
     table = table.reindex(columns=[*table.columns, *(c for c in PREDICTION_COLUMNS if c not in table)])
     exclusions = [asdict(e) | {"cohort": state.spec.name} for state in states for e in state.excluded]

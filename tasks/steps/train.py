@@ -20,7 +20,7 @@ from infra.launch import run_training, training_processes
 from infra.settings import Settings
 from infra.storage import Store, replace_file
 from infra.study import Study
-from tasks.records import AgeBias, Recipe, TrainingJob, TrainingRow, as_json, digest
+from tasks.records import AgeBias, Recipe, TargetSpec, TrainingJob, TrainingRow, as_json, digest
 from tasks.science.cohort.splits import assign_splits, refuse_leaks
 from tasks.science.statistics.age_bias import fit_age_bias
 from tasks.steps.members import (
@@ -154,12 +154,14 @@ def study_recipe_key(study: Study) -> str:
     return recipe_digest(study.recipe)
 
 
-def calibrate(plan: TrainingPlan, predictions: pd.DataFrame) -> tuple[AgeBias | None, str]:
+def calibrate(plan: TrainingPlan, predictions: pd.DataFrame, target: TargetSpec) -> tuple[AgeBias | None, str]:
     """Fit the age bias on one scan per calibration subject: scans that no member and no early stopping has seen.
 
     Returns:
         The fitted line and an empty text, or None and why there is none: too few subjects, or all of one age.
     """
+    if target.column != "age_years":
+        return None, f"the model learns {target.column}, so that no age is known to correct its predictions by"
     held_out = plan.rows[plan.rows["split"] == "calibration"]
     first = held_out.sort_values(["years_since_baseline", "session_id"]).drop_duplicates("participant_id")
     unseen = unseen_predictions(predictions, "calibration")
@@ -175,7 +177,7 @@ def record_fit(study: Study, store: Store, plan: TrainingPlan) -> dict[str, Any]
     """Write what was fitted, after everything that it names."""
     members = members_of(study)
     predictions = member_predictions(store, plan.key, members)
-    bias, why_no_bias = calibrate(plan, predictions)
+    bias, why_no_bias = calibrate(plan, predictions, study.target)
     used = plan.rows[plan.rows["scan_id"].isin(predictions["scan_id"])]
     seen = predictions[predictions["split"] == "train"].drop_duplicates("scan_id")
     weights = [store.read(member_key(plan.key, member, "weights.safetensors")) for member in members]
@@ -188,7 +190,7 @@ def record_fit(study: Study, store: Store, plan: TrainingPlan) -> dict[str, Any]
         "age_bias": asdict(bias) if bias else None,
         "why_no_age_bias": why_no_bias,
         # Of every part: training learns from one, model choice and bias correction from the others.
-        "age_range_years": [math.floor(used["target_years"].min()), math.ceil(used["target_years"].max())],
+        "age_range_years": _whole_range(used["target_years"]),
         "mean_training_age_years": float(seen["target_years"].mean()),
         "scans_by_split": _counts(predictions, members[0]),
         "subjects_by_split": _counts(
@@ -198,6 +200,13 @@ def record_fit(study: Study, store: Store, plan: TrainingPlan) -> dict[str, Any]
     store.write_table(f"{layout.fit_folder(plan.key)}/rows.parquet", plan.rows)
     store.write_json(layout.fit_record(plan.key), record)
     return record
+
+
+def _whole_range(ages_years: pd.Series) -> list[float]:
+    """First and last age that was seen, in whole years; in whole months where all are infants."""
+    per_year = 12 if ages_years.max() < 5 else 1
+    low, high = math.floor(ages_years.min() * per_year), math.ceil(ages_years.max() * per_year)
+    return [low, high] if per_year == 1 else [low / per_year, high / per_year]
 
 
 def _counts(predictions: pd.DataFrame, member: Member, what: str = "scan_id") -> dict[str, int]:

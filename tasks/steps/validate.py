@@ -112,13 +112,12 @@ def validate_model(
     rows = store.read_table(f"{layout.fit_folder(fit_key)}/rows.parquet")
     trained = rows[rows["split"] == "train"].reset_index(drop=True)
     figures = volume_figures(store, training, trained)
-    mean_age = fit_mean_age(trained["age_years"].to_numpy())
-    volume = fit_volume_baseline(figures.assign(age_years=trained["age_years"])) if len(trained) > 3 else None
+    mean_age = fit_mean_age(trained["target_years"].to_numpy())
+    volume = fit_volume_baseline(figures.assign(age_years=trained["target_years"])) if len(trained) > 3 else None
     tables = []
     for state in states:
-        scored = predictions_of(store, fit_key, state)
-        scored = scored[scored["status"] == "ok"].reset_index(drop=True)
-        if scored.empty:
+        scored = measured(predictions_of(store, fit_key, state))
+        if scored.empty or state.spec.apart:
             continue
         by_predictor = {("model", "raw"): scored["predicted_age_years"].to_numpy()}
         if scored["corrected_age_years"].notna().all():
@@ -134,6 +133,13 @@ def validate_model(
     metrics = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     store.write_table(layout.validation(validation_key(study, fit_key, states)), metrics)
     return metrics
+
+
+def measured(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The scans that an error can be measured on, with the target as their age: predicted, and with a known target."""
+    known = (predictions["status"] == "ok") & predictions["target_years"].notna()
+    rows = predictions[known].reset_index(drop=True)
+    return rows.assign(age_years=rows["target_years"])
 
 
 def _metrics(study: Study, scored: pd.DataFrame) -> pd.DataFrame:

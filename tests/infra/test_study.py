@@ -118,7 +118,12 @@ def test_a_network_for_thick_slices_meets_them_in_training() -> None:
     clinical = study_with(recipe={"name": "clinical_2d"})
     assert parse_study(clinical).training.augmentation.slice_simulation == 0.5
     assert parse_study({**clinical, "training": {"epochs": 3}}).training.augmentation.slice_simulation == 0.5
-    assert parse_study({**clinical, "training": {"augmentation": {"slice_simulation": 0.0}}}).training.augmentation.slice_simulation == 0.0
+    assert (
+        parse_study(
+            {**clinical, "training": {"augmentation": {"slice_simulation": 0.0}}}
+        ).training.augmentation.slice_simulation
+        == 0.0
+    )
     assert parse_study(study_with()).training.augmentation.slice_simulation == 0.0
 
 
