@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from dataclasses import dataclass
 from functools import lru_cache
@@ -89,8 +90,10 @@ def _outputs(contents: dict[str, bytes], scan: ScanRef, recipe: Recipe, template
     np.save(buffer, prepared.volume, allow_pickle=False)
     montage = prepared_montage(prepared, scan.scan_id, recipe, template)
     sources = [{"modality": image.modality, "sha256": image.sha256} for image in scan.images]
-    sidecar = json_bytes({**prepared.sidecar, "sources": sources})
-    return Outputs(buffer.getvalue(), montage, sidecar, prepared.quality)
+    volume = buffer.getvalue()
+    # Copies of a scan under another name, compressed or labelled anew, are told by what they become.
+    facts = {"sources": sources, "volume_sha256": hashlib.sha256(volume).hexdigest()}
+    return Outputs(volume, montage, json_bytes({**prepared.sidecar, **facts}), prepared.quality)
 
 
 def _excluded(scan: ScanRef, rejection: ScanRejected) -> Excluded:

@@ -16,6 +16,9 @@ from tasks.science.cohort.outliers import excludable, find_flags
 
 STAGE = "quality"
 ABSENT = "absent"
+VOLUME = "volume_sha256"
+# What a row holds beside its figures.
+WORDS = [ABSENT, VOLUME]
 
 
 def quality_table(store: Store, cohort: str, root: str, recipe_key: str, keys: pd.Series) -> pd.DataFrame:
@@ -32,7 +35,8 @@ def quality_table(store: Store, cohort: str, root: str, recipe_key: str, keys: p
         keys: The scans' names in the store.
 
     Returns:
-        A column per figure, NaN where one could not be measured, and `absent`, which says why; on the index of `keys`.
+        A column per figure, NaN where one could not be measured, `absent`, which says why, and `volume_sha256` of the
+        prepared volume; on the index of `keys`.
     """
     place = layout.quality_table(recipe_key, cohort, root)
     known = store.read_table(place).set_index("key") if store.exists(place) else pd.DataFrame()
@@ -50,14 +54,15 @@ def quality_table(store: Store, cohort: str, root: str, recipe_key: str, keys: p
 
 def _row(sidecar: dict[str, Any]) -> dict[str, Any]:
     figures, absent = sidecar["quality"], sidecar.get("quality_absent", {})
-    return {**figures, **dict.fromkeys(absent, np.nan), ABSENT: "; ".join(f"{k}: {v}" for k, v in absent.items())}
+    said = "; ".join(f"{name}: {why}" for name, why in absent.items())
+    return {**figures, **dict.fromkeys(absent, np.nan), ABSENT: said, VOLUME: sidecar.get(VOLUME, "")}
 
 
 def flags_of(
     store: Store, spec: CohortSpec, root: str, recipe_key: str, scans: pd.DataFrame, quality: QualitySpec
 ) -> pd.DataFrame:
     """What is wrong with each prepared scan of a cohort, by the study's thresholds."""
-    figures = quality_table(store, spec.name, root, recipe_key, scans["sha256"]).drop(columns=ABSENT, errors="ignore")
+    figures = quality_table(store, spec.name, root, recipe_key, scans["sha256"]).drop(columns=WORDS, errors="ignore")
     return find_flags(scans["scan_id"], figures, sites_of(scans, quality), quality.max_robust_z, quality.limits)
 
 

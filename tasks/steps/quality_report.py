@@ -11,7 +11,7 @@ from infra.study import Study
 from tasks.science.cohort.outliers import rank_worst
 from tasks.science.imaging.contact_sheet import SheetEntry, contact_sheet_png
 from tasks.steps.progress import CohortState
-from tasks.steps.quality import ABSENT, STAGE, flags_of, quality_table, sites_of
+from tasks.steps.quality import STAGE, VOLUME, WORDS, flags_of, quality_table, sites_of
 
 WORST, USUAL = 9, 3
 
@@ -30,6 +30,7 @@ def quality_figures(store: Store, states: list[CohortState]) -> pd.DataFrame:
         scans = judged_scans(state)
         if len(scans):
             figures = quality_table(store, state.spec.name, state.indexed.root, state.recipe_key, scans["sha256"])
+            figures = figures.drop(columns=VOLUME, errors="ignore")
             named = pd.DataFrame({"cohort": state.spec.name, "scan_id": scans["scan_id"]})
             tables.append(pd.concat([named, figures], axis=1))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["cohort", "scan_id"])
@@ -57,7 +58,7 @@ def contact_sheets(study: Study, store: Store, states: list[CohortState]) -> tup
         if scans.empty:
             continue
         figures = quality_table(store, state.spec.name, state.indexed.root, state.recipe_key, scans["sha256"])
-        ranked = rank_worst(figures.drop(columns=ABSENT, errors="ignore"), sites_of(scans, study.quality))
+        ranked = rank_worst(figures.drop(columns=WORDS, errors="ignore"), sites_of(scans, study.quality))
         worst, rest = ranked.iloc[:WORST], ranked.iloc[WORST:]
         # The same report every time: the draw is seeded by who there is.
         chosen = np.random.default_rng(len(scans)).permutation(len(rest))[:USUAL]

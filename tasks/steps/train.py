@@ -33,6 +33,7 @@ from tasks.steps.members import (
     unseen_predictions,
 )
 from tasks.steps.progress import CohortState, registration_key
+from tasks.steps.quality import VOLUME, quality_table
 
 # Raised when a change of the training code alters the weights that equal inputs give.
 TRAINING_VERSION = 2
@@ -65,7 +66,9 @@ def plan_training(study: Study, store: Store, states: list[CohortState]) -> Trai
     rows = pd.concat([_labelled(state, state.prepared) for state in training], ignore_index=True)
     rows = rows.merge(table, on="participant_id", validate="many_to_one").sort_values("scan_id", ignore_index=True)
     everything = [_sourced(state).merge(rows[["scan_id", "split"]], on="scan_id", how="left") for state in states]
-    refuse_leaks(pd.concat(everything, ignore_index=True).fillna({"split": ""}))
+    sourced = pd.concat(everything, ignore_index=True).fillna({"split": ""})
+    refuse_leaks(sourced)
+    refuse_leaks(sourced.assign(sha256=_volume_contents(store, states).fillna(sourced["sha256"])))
     return TrainingPlan(rows, _fit_key(study, states[0].recipe_key, rows))
 
 
@@ -81,6 +84,17 @@ def _sourced(state: CohortState) -> pd.DataFrame:
     # Two cohorts of one data set share its people, so a subject is known by the data set and not by the cohort.
     named = state.prepared[["scan_id", "participant_id"]]
     return named.assign(sha256=state.prepared["image_sha256"], cohort=state.indexed.root, role=state.spec.role)
+
+
+def _volume_contents(store: Store, states: list[CohortState]) -> pd.Series:
+    """SHA-256 of each prepared volume, in the order of the cohorts' prepared scans; missing where it is not known."""
+    tables = [
+        quality_table(store, state.spec.name, state.indexed.root, state.recipe_key, state.prepared["sha256"])
+        for state in states
+    ]
+    known = [table.get(VOLUME, pd.Series("", index=table.index)) for table in tables]
+    contents = pd.concat(known, ignore_index=True).astype(object)
+    return contents.where(contents.astype(bool), None)
 
 
 def _fit_key(study: Study, recipe_key: str, rows: pd.DataFrame) -> str:
