@@ -83,7 +83,7 @@ class Workspace:
     def _check_columns(self, states: list[CohortState]) -> None:
         """Refuse an association or group of a column that does not exist before hours of work, not after."""
         associations = [spec for arm in self.study.arms for spec in arm.associations]
-        for association in dict.fromkeys(associations):
+        for association in associations:
             tables = [state.selection.scans for state in states if state.spec.name in association.cohorts]
             check_spec(association, [*PREDICTION_COLUMNS, *(str(name) for table in tables for name in table.columns)])
         known = {AGE_BAND, *(str(name) for state in states for name in state.selection.scans.columns)}

@@ -161,3 +161,61 @@ def test_calibration_at_mnis_coordinates_is_refused_in_other_templates() -> None
         parse_study(study_with(recipe=recipe))
     own = {"eyes_mm": [[0.0, 0.0, 0.0, 5.0]], "muscles_mm": [[9.0, 0.0, 0.0, 5.0]]}
     parse_study(study_with(recipe={**recipe, "ratio_calibration": {**calibration, **own}}))
+
+
+COMPARED = {
+    "models": [
+        {"name": "flair", "recipe": {"name": "flair"}},
+        {"name": "t1w", "network": {"name": "resnet18", "head": "regression"}, "seeds": [4]},
+    ],
+    "profiles": {"tiny": {"training": {"epochs": 2}, "models": [{"name": "t1w", "train_subjects": 9}]}},
+}
+
+
+def test_each_compared_model_is_a_whole_study_with_changes_of_its_own() -> None:
+    study = parse_study(study_with(**COMPARED))
+    flair, t1w = study.arms
+    assert (flair.arm, flair.recipe.name, flair.network.name, flair.network.inputs) == (
+        "flair",
+        "flair",
+        "sfcn",
+        ("FLAIR",),
+    )
+    assert (t1w.arm, t1w.recipe.name, t1w.network.name, t1w.seeds) == ("t1w", "t1w", "resnet18", (4,))
+    assert flair.registered_model != t1w.registered_model
+    assert flair.cohorts == t1w.cohorts == study.cohorts
+    # A study of one model is its own only arm.
+    plain = parse_study(study_with())
+    assert plain.arms == (plain,)
+
+
+def test_a_profile_changes_named_parts_and_is_a_study_of_its_own() -> None:
+    study = parse_study(study_with(**COMPARED), profile="tiny")
+    assert study.name == "tiny-tiny"
+    assert [arm.training.epochs for arm in study.arms] == [2, 2]
+    assert [arm.train_subjects for arm in study.arms] == [0, 9]
+    assert parse_study(study_with(**COMPARED)).arms[0].training.epochs == 3
+    with pytest.raises(ValueError, match="no profile 'small'; its profiles: tiny"):
+        parse_study(study_with(**COMPARED), profile="small")
+
+
+@pytest.mark.parametrize(
+    ("models", "part"),
+    [
+        ([{"name": "a", "recip": {}}], "unknown key 'recip'"),
+        ([{"recipe": {}}], "a name of letters"),
+        ([{"name": "a"}, {"name": "a"}], "must differ"),
+        ([{"name": "a", "network": {"inputs": ["FLAIR"]}}], "the recipe prepares T1w"),
+        ([{"name": "a", "training": {"epochs": 0}}], "model 'a'"),
+    ],
+)
+def test_a_model_that_cannot_be_compared_is_refused_by_name(models: list[dict[str, object]], part: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(part)):
+        parse_study(study_with(models=models))
+
+
+def test_five_members_are_trained_where_a_study_names_no_seeds() -> None:
+    plain = study_with()
+    del plain["seeds"]
+    assert parse_study(plain).seeds == (1, 2, 3, 4, 5)
+    assert parse_study(plain | {"ensemble": {"folds": 5}}).seeds == (0,)
