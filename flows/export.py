@@ -32,7 +32,7 @@ def export_study(study_path: str, destination: str, cohorts: Sequence[str] = ())
     study, settings = workspace.study, workspace.settings
     states = _asked_for(workspace, cohorts)
     root = destination.rstrip("/") if "://" in destination else os.path.abspath(destination)  # noqa: PTH100
-    targets = [Store(f"{root}/{state.spec.name}", settings.home / "cache") for state in states]
+    targets = [Store(f"{root}/{state.spec.name}", settings.cache, settings.cache_bytes) for state in states]
     for target in targets:
         check_target(target, study.name)
     results = []

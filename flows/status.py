@@ -58,7 +58,7 @@ def index_root(root: str, cohort: str | None, rehash: bool, as_json: bool) -> No
     settings = load_settings()
     url = root if "://" in root else str(Path(root).absolute())
     name = cohort or "".join(c if c.isalnum() or c in "-_" else "-" for c in url.rstrip("/").rsplit("/", 1)[-1])
-    store = Store(settings.store, settings.home / "cache")
+    store = Store(settings.store, settings.cache, settings.cache_bytes)
     with progress_bars() as progress:
         indexed = index_cohort(store, name, url, rehash, counter(progress, f"index {name}"))
     tables = indexed.tables

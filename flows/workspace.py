@@ -139,7 +139,7 @@ def open_workspace(study_path: str) -> Workspace:
     arms = tuple(_with_digests(arm, settings) for arm in study.models)
     study = replace(_with_digests(study, settings), models=arms)
     text = Path(study_path.partition("#")[0]).read_text()
-    return Workspace(study, text, settings, Store(settings.store, settings.home / "cache"))
+    return Workspace(study, text, settings, Store(settings.store, settings.cache, settings.cache_bytes))
 
 
 def _with_digests(study: Study, settings: Settings) -> Study:

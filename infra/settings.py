@@ -39,6 +39,9 @@ class Settings:
         worker_wait_s: How long to wait for the first worker, in seconds (`PADFLOW_WORKER_WAIT`, Dask notation).
         tracking_uri: MLflow tracking (`MLFLOW_TRACKING_URI`).
         registry_uri: MLflow registry (`MLFLOW_REGISTRY_URI`); by default the tracking server's.
+        cache: Local folder for copies of a remote store's scans (`PADFLOW_CACHE`); none: `cache` in the home. A
+            training reads them every epoch, so it belongs on the fastest local disk, and may be shared by jobs.
+        cache_bytes: Most bytes of these copies (`PADFLOW_CACHE_GIB`, GiB); none: half of what the disk could give.
     """
 
     home: Path
@@ -50,6 +53,8 @@ class Settings:
     worker_wait_s: float
     tracking_uri: str
     registry_uri: str
+    cache: Path
+    cache_bytes: int | None = None
 
     @property
     def workers(self) -> int:
@@ -78,6 +83,8 @@ def load_settings(home: Path | None = None) -> Settings:
         worker_wait_s=_duration_s("PADFLOW_WORKER_WAIT", DEFAULT_WORKER_WAIT),
         tracking_uri=tracking_uri,
         registry_uri=env.get("MLFLOW_REGISTRY_URI") or tracking_uri,
+        cache=Path(env.get("PADFLOW_CACHE") or folder / "cache").absolute(),
+        cache_bytes=_gib("PADFLOW_CACHE_GIB"),
     )
 
 
@@ -100,6 +107,11 @@ def _memory(name: str) -> str | None:
     if text is not None:
         _parsed(name, text, parse_bytes, "an amount of memory such as 3GiB")
     return text
+
+
+def _gib(name: str) -> int | None:
+    text = os.environ.get(name)
+    return int(_parsed(name, text, lambda number: parse_bytes(f"{number}GiB"), "GiB such as 50")) if text else None
 
 
 def _duration_s(name: str, default: str) -> float:

@@ -12,14 +12,16 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pandas as pd
 
+from infra.local_cache import STORE_NAME_LENGTH, Advance, LocalCache, quietly
 from infra.local_files import DRAFT_PREFIX, create_file, remove_old_drafts, replace_file
 from infra.storage_faults import patiently, storage_code
 
@@ -84,9 +86,17 @@ def _read_timeout_s() -> float:
 class Store:
     """Keyed objects below one root: what is there is the truth about what is done."""
 
-    def __init__(self, url: str, cache: Path) -> None:
+    def __init__(self, url: str, cache: Path, cache_bytes: int | None = None) -> None:
+        """Connect.
+
+        Args:
+            url: A folder or any fsspec URL.
+            cache: Local folder for copies of a remote store's objects.
+            cache_bytes: Most bytes of them; none: a share of the disk.
+        """
         self.url = url.rstrip("/")
         self.cache = cache
+        self._copies = LocalCache(cache, cache_bytes)
         self._filesystem, self._root = open_filesystem(url)
         self.is_local = "file" in protocols(self._filesystem)
 
@@ -213,17 +223,54 @@ class Store:
         """Write a table as Parquet."""
         self.write(key, table.to_parquet(index=False))
 
-    def local_path(self, key: str) -> Path:
-        """A file on this machine that holds an object: itself on a local store, else a cached copy.
+    @contextmanager
+    def holding(self, keys: Sequence[str], on_start: Callable[[int], Advance] = quietly) -> Iterator[list[Path]]:
+        """Have objects as whole files on this machine while the block runs, fetched ahead and not taken away.
 
-        The copy is written beside its place and renamed, so that two readers never see half of it.
+        Only for keys that name what made the bytes: a copy is not compared with its object again.
+
+        Args:
+            keys: Objects that will be read, repeatedly.
+            on_start: Called with the number of objects to fetch, if any; what it returns is called after each.
+
+        Yields:
+            Their files, in order: themselves on a local store, else copies in the bounded cache.
+
+        Raises:
+            CacheTooSmall: They do not fit into the cache; nothing was fetched.
+            FileNotFoundError: An object is not there.
         """
+        paths = [self._local_place(key) for key in keys]
+        if self.is_local or not keys:
+            yield paths
+            return
+        by_name = {str(path.relative_to(self.cache)): key for path, key in zip(paths, keys, strict=True)}
+        with self._copies.hold(self._sizes(by_name), lambda name: self.read(by_name[name]), on_start):
+            yield paths
+
+    def local_path(self, key: str) -> Path:
+        """A file on this machine that holds an object: itself on a local store, else a copy in the cache.
+
+        Outside `holding` a copy may leave the cache at any time.
+        """
+        path = self._local_place(key)
+        if not self.is_local and not path.exists():
+            replace_file(path, self.read(key))
+        return path
+
+    def _local_place(self, key: str) -> Path:
         if self.is_local:
             return Path(f"{self._root}/{_checked(key)}")
-        copy = self.cache / hashlib.sha256(self.url.encode()).hexdigest()[:12] / _checked(key)
-        if not copy.exists():
-            replace_file(copy, self.read(key))
-        return copy
+        return self.cache / hashlib.sha256(self.url.encode()).hexdigest()[:STORE_NAME_LENGTH] / _checked(key)
+
+    def _sizes(self, by_name: dict[str, str]) -> dict[str, int]:
+        """Bytes of objects; asks the store only where there is no copy."""
+        copies = {name: self.cache / name for name in by_name}
+        sizes = {name: copy.stat().st_size for name, copy in copies.items() if copy.exists()}
+        missing = [name for name in by_name if name not in sizes]
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            found = pool.map(lambda name: self._patiently(self._filesystem.info, by_name[name])["size"], missing)
+            return sizes | dict(zip(missing, map(int, found), strict=True))
 
 
 def read_uri(uri: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -24,6 +25,9 @@ from tasks.science.statistics.bootstrap import metric_table
 from tasks.science.statistics.comparison import paired_mae_difference
 from tasks.steps.progress import CohortState, predictions_key, validation_key
 from tasks.steps.quality import quality_table
+
+# Enough for the threads that fetch them from a remote store, and a few GB.
+SCANS_AT_A_TIME = 256
 
 
 @task(task_run_name="score", cache_policy=NO_CACHE)
@@ -45,15 +49,26 @@ def score_cohorts(
     for state in missing:
         scans = state.prepared
         keys = [layout.prepared_volume(state.recipe_key, str(sha)) for sha in scans["sha256"]]
-        paths = [str(store.local_path(key)) for key in keys]
-        inputs = pd.DataFrame({"prepared": paths, "age_years": scans["age_years"].astype(float).to_numpy()})
-        outputs = registry.predict(model, inputs, advance)
+        outputs = _predict_prepared(store, model, keys, scans["age_years"].astype(float).to_numpy(), advance)
         unreadable = outputs[outputs["status"] == "unreadable"]
         if len(unreadable):
             # A fault of storage must not be kept as if it were a property of the scan.
             raise OSError(f"{len(unreadable)} prepared scans could not be read: {unreadable['reason'].iloc[0]}")
         table = pd.concat([scans[["scan_id"]].reset_index(drop=True), outputs], axis=1)
         store.write_table(layout.predictions(predictions_key(fit_key, state)), table)
+
+
+def _predict_prepared(
+    store: Store, model: Any, keys: list[str], ages_years: np.ndarray, advance: Callable[[], None]
+) -> pd.DataFrame:
+    """One output row per prepared scan. Each is read once, so that a cohort need not fit into the cache."""
+    tables = []
+    for start in range(0, max(len(keys), 1), SCANS_AT_A_TIME):
+        part = slice(start, start + SCANS_AT_A_TIME)
+        with store.holding(keys[part]) as paths:
+            inputs = pd.DataFrame({"prepared": [str(path) for path in paths], "age_years": ages_years[part]})
+            tables.append(registry.predict(model, inputs, advance))
+    return pd.concat(tables, ignore_index=True)
 
 
 def predictions_of(store: Store, fit_key: str, state: CohortState) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from infra.settings import QUIET_DEFAULTS, load_settings
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in (
         *("PADFLOW_STORE", "PADFLOW_WORKERS", "PADFLOW_WORKER_MEMORY", "PADFLOW_WORKER_WAIT", "PADFLOW_CLUSTER"),
-        *("DASK_SCHEDULER_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"),
+        *("PADFLOW_CACHE", "PADFLOW_CACHE_GIB", "DASK_SCHEDULER_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"),
         *QUIET_DEFAULTS,
     ):
         # Setting first makes monkeypatch restore what load_settings puts there.
@@ -29,6 +29,7 @@ def test_everything_has_an_embedded_default(tmp_path: Path) -> None:
     assert (settings.cluster, settings.asked_workers) == ("local", None)
     assert settings.workers >= 1
     assert settings.worker_wait_s == 7200
+    assert (settings.cache, settings.cache_bytes) == (tmp_path / "cache", None)
 
 
 def test_the_ecosystems_names_win(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,6 +41,13 @@ def test_the_ecosystems_names_win(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.registry_uri == settings.tracking_uri
 
 
+def test_the_cache_may_lie_on_another_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PADFLOW_CACHE", str(tmp_path / "nvme"))
+    monkeypatch.setenv("PADFLOW_CACHE_GIB", "1.5")
+    settings = load_settings()
+    assert (settings.cache, settings.cache_bytes) == (tmp_path / "nvme", 3 * 2**29)
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "many", "1.5"])
 def test_a_wrong_number_of_workers_is_said(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("PADFLOW_WORKERS", text)
@@ -49,7 +57,10 @@ def test_a_wrong_number_of_workers_is_said(monkeypatch: pytest.MonkeyPatch, text
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("PADFLOW_WORKER_MEMORY", "three"), ("PADFLOW_WORKER_WAIT", "soon"), ("PADFLOW_WORKER_WAIT", "0s")],
+    [
+        *(("PADFLOW_WORKER_MEMORY", "three"), ("PADFLOW_WORKER_WAIT", "soon"), ("PADFLOW_WORKER_WAIT", "0s")),
+        *(("PADFLOW_CACHE_GIB", text) for text in ("0", "-1", "inf", "nan", "50 apples")),
+    ],
 )
 def test_an_amount_that_is_none_is_said(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
     monkeypatch.setenv(name, text)
