@@ -83,10 +83,10 @@ def print_predictions(table: pd.DataFrame, destination: Path | None, as_json: bo
 
 def make_phantom(folder: Path, given: dict[str, Any], as_json: bool) -> None:
     """Write a phantom cohort, with a progress bar; what is not given is as is customary for who is scanned."""
-    from tasks.science.imaging.phantom import PhantomSpec, write_phantom
-    from tasks.science.imaging.phantom_spec import CUSTOMARY
+    from infra.phantom_cohorts import customary_spec
+    from tasks.science.imaging.phantom import write_phantom
 
-    spec = PhantomSpec(**(CUSTOMARY[given["population"]] | CUSTOMARY.get(given["disease"], {}) | given))
+    spec = customary_spec(given)
     workers = load_settings().workers
     with progress_bars() as progress:
         bar = progress.add_task(f"phantom {folder.name}", total=spec.subjects)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.progress import Progress
 
 from flows.progress_bars import counter
 from infra import layout
+from infra.phantom_cohorts import with_phantom_roots, write_absent_phantoms
 from infra.settings import Settings, load_settings
 from infra.storage import Store
 from infra.study import AGE_BAND, Study, resolve_root
@@ -50,7 +52,8 @@ class Workspace:
         return recipe_digest(self.study.recipe)
 
     def index(self, progress: Progress, rehash: bool = False) -> list[CohortState]:
-        """Read every cohort's BIDS root anew and compare with the store."""
+        """Read every cohort's BIDS root anew and compare with the store; phantoms that are not there are written."""
+        write_absent_phantoms(self.study.cohorts, self.settings.data, self.settings.workers, partial(counter, progress))
         indexed = []
         for spec in self.study.cohorts:
             root = resolve_root(spec.root, self.settings.data)
@@ -135,7 +138,7 @@ class Workspace:
 def open_workspace(study_path: str) -> Workspace:
     """Load a study and connect to its store, as the environment says."""
     settings = load_settings()
-    study = load_study(study_path)
+    study = with_phantom_roots(load_study(study_path))
     arms = tuple(_with_digests(arm, settings) for arm in study.models)
     study = replace(_with_digests(study, settings), models=arms)
     text = Path(study_path.partition("#")[0]).read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict
 
+from infra.phantom_cohorts import phantom_problems
 from infra.study import Study
 from tasks.records import CHANNELS_OF, RatioCalibration, Recipe
 from tasks.science.cohort.outliers import unknown_figures
@@ -35,6 +36,7 @@ def check_consistency(study: Study, source: str) -> None:
         problems.append(f"splits add up to {total:g}; they must add up to 1")
     if min(study.splits.train, study.splits.validation) <= 0:
         problems.append("splits.train and splits.validation must be above 0")
+    problems += [problem for cohort in study.cohorts for problem in phantom_problems(cohort)]
     problems += _recipe_problems(study.recipe)
     problems += _network_problems(study)
     for spec in study.associations:
