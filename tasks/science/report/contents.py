@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from ..statistics.arms import ArmComparison
 from .notation import is_missing, metric_name
+from .units import Unit
 
 MODEL = "model"
 MEAN_AGE = "mean age"
@@ -77,6 +79,8 @@ class ReportContents:
         sheets: Cohort and PNG bytes of its contact sheet: the worst scans beside some others.
         provenance: Versions, digests, addresses and dates; a mapping in it becomes a part of the table.
         cautions: Plain sentences shown at the top; `find_cautions` derives them.
+        comparison: The models that the study compares; None where it has one, without folds or subjects apart.
+        unit: In which the comparison shows ages and errors; the tables here are in years.
     """
 
     study_name: str
@@ -96,6 +100,8 @@ class ReportContents:
     sheets: tuple[tuple[str, bytes], ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()
+    comparison: ArmComparison | None = None
+    unit: Unit = "years"
 
     def __post_init__(self) -> None:
         for name in COLUMNS:

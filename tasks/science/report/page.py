@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from .comparison_section import comparison_section
 from .contents import COLUMNS, CORRECTED, MODEL, RAW, ReportContents, cohorts_of_role, is_ok
 from .disease_figures import association_forest, brain_pad_by_group
 from .figures import Drawing, error_against_baselines, predicted_against_age, training_curves
@@ -84,7 +85,7 @@ def render_report(contents: ReportContents) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    parts = (_flow, _quality, _training, _validation, _disease, _provenance)
+    parts = (_flow, _quality, _training, _validation, _disease, _comparison, _provenance)
     shown = {name: value for part in parts for name, value in part(contents).items()}
     style = Markup((HERE / "style.css").read_text(encoding="utf-8"))  # noqa: S704 (the package's own file)
     answers = answer_questions(contents)
@@ -185,6 +186,16 @@ def _disease(contents: ReportContents) -> dict[str, Any]:
         "associations": association_tables(contents.associations),
         "all_associations": _data(contents.associations, "All terms", "associations"),
     }
+
+
+def _comparison(contents: ReportContents) -> dict[str, Any]:
+    if contents.comparison is None:
+        return {"comparison": None}
+    section = comparison_section(contents.comparison, contents.unit)
+    shown: dict[str, Any] = {item.name: getattr(section, item.name) for item in fields(section)}
+    drawn = {name: _figure(value) for name, value in shown.items() if isinstance(value, Drawing)}
+    saved = [_data(table, summary, name) for summary, name, table in section.saved]
+    return {"comparison": {**shown, **drawn, "saved": saved}}
 
 
 def _provenance(contents: ReportContents) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -198,26 +197,30 @@ def _signed_rank(own: Draws, other: Draws, subject: NDArray[np.intp]) -> tuple[d
     return {"wilcoxon": float(found.statistic), "p_wilcoxon": float(found.pvalue)}, note
 
 
-def error_table(predictions: pd.DataFrame, model: str, cohorts: Sequence[str] = ()) -> pd.DataFrame:
+def error_table(predictions: pd.DataFrame, model: str) -> pd.DataFrame:
     """Take a model's usable predictions as rows of the table that comparisons read.
 
+    Models that look at different contrasts share no scan, so that what is paired is the session.
+
     Args:
-        predictions: One row per scan: `cohort, participant_id, scan_id, target_years, predicted_age_years, status`.
+        predictions: One row per session: `cohort, participant_id, session_id, target_years, predicted_age_years,
+            status`.
         model: The model's name.
-        cohorts: Cohorts to keep; empty keeps all.
 
     Returns:
-        `model, cohort, subject, scan, target_years, predicted_years`, for scans of status `ok` whose target is known.
-        A subject is named with its cohort, since `sub-01` of one is not `sub-01` of another.
+        `model, cohort, subject, scan, target_years, predicted_years` of rows with status `ok` and a known target. A
+        subject is named with its cohort, since `sub-01` of one is not `sub-01` of another.
     """
     rows = predictions[(predictions["status"] == "ok") & predictions["target_years"].notna()]
-    rows = rows[rows["cohort"].isin(cohorts)] if cohorts else rows
+    subjects = subject_keys(rows)
     return pd.DataFrame(
         {
             "model": model,
             "cohort": rows["cohort"].astype(str),
-            "subject": subject_keys(rows),
-            "scan": rows["cohort"].astype(str) + "/" + rows["scan_id"].astype(str),
+            "subject": subjects,
+            "scan": subjects
+            + "/"
+            + rows["session_id"].astype(object).where(rows["session_id"].notna(), "").astype(str),
             "target_years": rows["target_years"].astype(float),
             "predicted_years": rows["predicted_age_years"].astype(float),
         }

@@ -10,8 +10,8 @@ from .multiplicity import holm
 
 NAN = float("nan")
 COLUMNS = [
-    "family", "n_train", "model", "n_subjects", "n_scans", "mae", "ci_low", "ci_high", "reference", "n_paired",
-    "difference", "difference_ci_low", "difference_ci_high", "p_t", "p_t_holm", "note",
+    "family", "budget", "n_train", "model", "n_subjects", "n_scans", "mae", "ci_low", "ci_high", "reference",
+    "n_paired", "difference", "difference_ci_low", "difference_ci_high", "p_t", "p_t_holm", "note",
 ]  # fmt: skip
 
 
@@ -25,8 +25,9 @@ def learning_curve(
 
     Args:
         errors: One row per model and scan: `model, subject, scan, target_years, predicted_years`.
-        models: `model, family, n_train`; families name what differs other than the training size. One model per
-            family and size.
+        models: `model, family, n_train`; families name what differs other than the training size. `budget` is the
+            size that was asked for, by which models are paired; without it, `n_train` is. One model per family and
+            budget.
         reference_family: The family that the others are paired with.
         resamples: Draws of subjects.
         seed: Of the draws.
@@ -40,19 +41,20 @@ def learning_curve(
         ValueError: A value is not finite, a scan is repeated, or a family has two models of one size.
     """
     check_errors(errors)
-    twice = models[models.duplicated(["family", "n_train"])]
+    models = models if "budget" in models else models.assign(budget=models["n_train"])
+    twice = models[models.duplicated(["family", "budget"])]
     if len(twice):
         first = twice.iloc[0]
-        raise ValueError(f"Family {first['family']!r} has two models fitted on {first['n_train']}; give one.")
-    references = models[models["family"] == reference_family].set_index("n_train")["model"].to_dict()
+        raise ValueError(f"Family {first['family']!r} has two models of the size {first['budget']}; give one.")
+    references = models[models["family"] == reference_family].set_index("budget")["model"].to_dict()
     order = {name: place for place, name in enumerate(dict.fromkeys(models["family"]))}
     ordered = models.assign(place=models["family"].map(order)).sort_values(["place", "n_train"], kind="stable")
     rows = []
     for spec in ordered.to_dict("records"):
         mine = errors[errors["model"] == spec["model"]]
-        row = dict.fromkeys(COLUMNS, NAN) | {name: spec[name] for name in ("family", "n_train", "model")}
+        row = dict.fromkeys(COLUMNS, NAN) | {name: spec[name] for name in ("family", "budget", "n_train", "model")}
         row |= _mae(mine, resamples, seed)
-        reference = references.get(spec["n_train"])
+        reference = references.get(spec["budget"])
         if spec["family"] != reference_family:
             row |= _difference(errors, spec["model"], reference, resamples, seed, row["note"])
         rows.append(row)
