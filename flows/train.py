@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from prefect import flow
 
 from flows.progress_bars import console, epoch_bar, progress_bars
 from flows.workspace import NotReady, Workspace, open_workspace
-from tasks.steps.members import member_done, members_of
+from tasks.steps.members import Member, members_of
 from tasks.steps.progress import CohortState
-from tasks.steps.train import TrainingPlan, plan_training, record_fit, register_fit, train_member
+from tasks.steps.train import TrainingPlan, plan_training, record_fit, register_fit, train_members
 
 
 @flow(name="train", validate_parameters=False)
@@ -43,15 +44,17 @@ def train(study_path: str) -> dict[str, Any]:
 
 def _fit(workspace: Workspace, plan: TrainingPlan) -> dict[str, Any]:
     study, store = workspace.study, workspace.store
-    members = members_of(study)
+    alone = len(members_of(study)) == 1
+    bars: dict[Member, Callable[[dict[str, Any]], None]] = {}
     with progress_bars() as progress:
-        for number, member in enumerate(members, start=1):
-            if member_done(store, plan.key, member):
-                continue
-            of_all = f" {number} of {len(members)}" if len(members) > 1 else ""
-            description = f"train {study.arm}{of_all}" if study.arm else f"train{of_all}"
-            on_epoch = epoch_bar(progress, description, study.training.epochs)
-            train_member(study, workspace.settings, store, plan, member, on_epoch)
+
+        def on_epoch(member: Member, figures: dict[str, Any]) -> None:
+            if member not in bars:
+                named = " ".join(filter(None, ("train", study.arm, "" if alone else member.name)))
+                bars[member] = epoch_bar(progress, named, int(figures.get("epochs", study.training.epochs)))
+            bars[member](figures)
+
+        train_members(study, workspace.settings, store, plan, on_epoch)
     return record_fit(study, store, plan)
 
 

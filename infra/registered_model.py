@@ -26,9 +26,14 @@ COLUMNS = (
     "corrected_age_years",
     "brain_pad_years",
     "corrected_brain_pad_years",
+    "interval_low_years",
+    "interval_high_years",
+    "corrected_interval_low_years",
+    "corrected_interval_high_years",
     "status",
     "reason",
 )
+FIGURES = COLUMNS[:-2]
 
 
 class BrainAgeModel(PythonModel):
@@ -63,7 +68,7 @@ class BrainAgeModel(PythonModel):
         return pd.DataFrame(rows, columns=list(COLUMNS), index=model_input.index)
 
     def _row(self, row: dict[str, Any]) -> dict[str, Any]:
-        blank: dict[str, Any] = {**dict.fromkeys(COLUMNS[:5], float("nan")), "status": "ok", "reason": ""}
+        blank: dict[str, Any] = {**dict.fromkeys(FIGURES, float("nan")), "status": "ok", "reason": ""}
         age_years = row.get("age_years")
         age_years = None if age_years is None or pd.isna(age_years) else float(age_years)
         try:
@@ -84,7 +89,7 @@ class BrainAgeModel(PythonModel):
 
     def _figures(self, ages: np.ndarray, age_years: float | None) -> dict[str, float]:
         predicted = float(ages.mean())
-        figures = {"predicted_age_years": predicted}
+        figures = {"predicted_age_years": predicted, **self._interval("raw", "interval", predicted)}
         if len(ages) > 1:
             figures["ensemble_spread_years"] = float(ages.std(ddof=1))
         if age_years is None:
@@ -95,7 +100,18 @@ class BrainAgeModel(PythonModel):
             corrected = float(self._age_bias.correct_de_lange(np.array([predicted]), np.array([age_years]), bias)[0])
             figures["corrected_age_years"] = corrected
             figures["corrected_brain_pad_years"] = corrected - age_years
+            figures |= self._interval("corrected", "corrected_interval", corrected)
         return figures
+
+    def _interval(self, which: str, name: str, centre_years: float) -> dict[str, float]:
+        """Where the age lies with the contract's confidence; nothing where too few subjects calibrated it."""
+        half_width_years = self.contract["intervals"].get(which, {}).get("half_width_years")
+        if half_width_years is None:
+            return {}
+        return {
+            f"{name}_low_years": centre_years - half_width_years,
+            f"{name}_high_years": centre_years + half_width_years,
+        }
 
     def _template_for(self, age_years: float | None) -> Any:
         """The template of the recipe for an age; MNI where it has none of its own."""

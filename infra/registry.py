@@ -46,6 +46,10 @@ SIGNATURE = ModelSignature(
                     "corrected_age_years",
                     "brain_pad_years",
                     "corrected_brain_pad_years",
+                    "interval_low_years",
+                    "interval_high_years",
+                    "corrected_interval_low_years",
+                    "corrected_interval_high_years",
                 )
             ],
             ColSpec("string", "status"),
@@ -65,6 +69,7 @@ class Contract:
     target: TargetSpec
     age_range_years: tuple[float, float]
     age_bias: AgeBias | None
+    intervals: dict[str, dict[str, Any]]
     fit_key: str
     study_digest: str
 

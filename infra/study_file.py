@@ -27,6 +27,7 @@ MODEL_KEYS = (
     "splits",
     "seeds",
     "train_subjects",
+    "family",
     "associations",
 )
 STUDIES = Path(__file__).parent / "studies"

@@ -16,16 +16,18 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from infra import layout, registry, templates, tracking
-from infra.launch import run_training, training_processes
+from infra.launch import MemberJob, member_processes, run_members, training_devices
 from infra.settings import Settings
 from infra.storage import Store, replace_file
 from infra.study import Study
 from tasks.records import AgeBias, Recipe, TargetSpec, TrainingJob, TrainingRow, as_json, digest
 from tasks.science.cohort.splits import assign_splits, refuse_leaks
 from tasks.science.statistics.age_bias import fit_age_bias
+from tasks.science.statistics.conformal import corrected_conformal, split_conformal
 from tasks.steps.members import (
     MEMBER_FILES,
     Member,
+    member_done,
     member_key,
     member_predictions,
     member_rows,
@@ -131,7 +133,8 @@ def member_job(study: Study, settings: Settings, store: Store, plan: TrainingPla
     )
     n_train, n_validation = (sum(row.split == part for row in rows) for part in ("train", "validation"))
     # Every rank validates a part, so there are no more of them than validation scans.
-    processes = training_processes(study.training, min(n_train, 2 * n_validation))
+    n_scans, members = min(n_train, 2 * n_validation), len(members_of(study))
+    processes = member_processes(study.training, n_scans, study.ensemble.placement, members)
     return TrainingJob(
         network=study.network,
         training=replace(study.training, processes=processes),
@@ -143,22 +146,34 @@ def member_job(study: Study, settings: Settings, store: Store, plan: TrainingPla
     )
 
 
-@task(task_run_name="train-{member.name}", cache_policy=NO_CACHE)
-def train_member(
+@task(task_run_name="train-{study.arm}", cache_policy=NO_CACHE)
+def train_members(
     study: Study,
     settings: Settings,
     store: Store,
     plan: TrainingPlan,
-    member: Member,
-    on_epoch: Callable[[dict[str, Any]], None],
+    on_epoch: Callable[[Member, dict[str, Any]], None],
 ) -> None:
-    """Train one ensemble member and keep its files in the store; a killed job goes on from its last kept step."""
-    job = member_job(study, settings, store, plan, member)
-    folder = Path(job.output_folder)
-    replace_file(folder / "job.json", as_json(job).encode())
-    run_training(folder / "job.json", job.training.processes, on_epoch)
-    for name in MEMBER_FILES:
-        store.write(member_key(plan.key, member, name), (folder / name).read_bytes())
+    """Train the members that the store lacks and keep each one's files as it ends.
+
+    A killed member goes on from its last kept step; one that fails leaves the others to their work.
+    """
+    lacking = {member.name: member for member in members_of(study) if not member_done(store, plan.key, member)}
+    folders, jobs = {}, []
+    for name, member in lacking.items():
+        job = member_job(study, settings, store, plan, member)
+        folders[name] = Path(job.output_folder)
+        replace_file(folders[name] / "job.json", as_json(job).encode())
+        jobs.append(MemberJob(name, folders[name] / "job.json", job.training.processes))
+
+    def keep(name: str) -> None:
+        for file in MEMBER_FILES:
+            store.write(member_key(plan.key, lacking[name], file), (folders[name] / file).read_bytes())
+
+    def tell(name: str, figures: dict[str, Any]) -> None:
+        on_epoch(lacking[name], figures)
+
+    run_members(jobs, study.ensemble.placement, training_devices(), tell, keep)
 
 
 def study_recipe_key(study: Study) -> str:
@@ -168,22 +183,49 @@ def study_recipe_key(study: Study) -> str:
     return recipe_digest(study.recipe)
 
 
-def calibrate(plan: TrainingPlan, predictions: pd.DataFrame, target: TargetSpec) -> tuple[AgeBias | None, str]:
-    """Fit the age bias on one scan per calibration subject: scans that no member and no early stopping has seen.
+def calibration_rows(plan: TrainingPlan, predictions: pd.DataFrame) -> pd.DataFrame:
+    """The ensemble's prediction of one scan per calibration subject, which no member and no early stopping has seen."""
+    held_out = plan.rows[plan.rows["split"] == "calibration"]
+    first = held_out.sort_values(["years_since_baseline", "session_id"]).drop_duplicates("participant_id")
+    unseen = unseen_predictions(predictions, "calibration")
+    return first[["scan_id", "participant_id"]].merge(unseen, on="scan_id", validate="one_to_one")
+
+
+def calibrate(calibration: pd.DataFrame, target: TargetSpec) -> tuple[AgeBias | None, str]:
+    """Fit the age bias on calibration subjects.
 
     Returns:
         The fitted line and an empty text, or None and why there is none: too few subjects, or all of one age.
     """
     if target.column != "age_years":
         return None, f"the model learns {target.column}, so that no age is known to correct its predictions by"
-    held_out = plan.rows[plan.rows["split"] == "calibration"]
-    first = held_out.sort_values(["years_since_baseline", "session_id"]).drop_duplicates("participant_id")
-    unseen = unseen_predictions(predictions, "calibration")
-    used = first[["scan_id"]].merge(unseen, on="scan_id", validate="one_to_one")
     try:
-        return fit_age_bias(used["target_years"].to_numpy(), used["predicted_age_years"].to_numpy()), ""
+        return fit_age_bias(calibration["target_years"], calibration["predicted_age_years"]), ""
     except ValueError as error:
         return None, str(error)
+
+
+def intervals(calibration: pd.DataFrame, bias: AgeBias | None) -> dict[str, dict[str, Any]]:
+    """Half-widths of 95% intervals of raw predictions, and of corrected ones, whose bias line is cross-fitted.
+
+    Returns:
+        By `raw` and `corrected`; `half_width_years` is None where there are too few subjects, and `note` says so.
+    """
+    if calibration.empty:
+        return {}
+    age, predicted = (calibration[name].to_numpy() for name in ("target_years", "predicted_age_years"))
+    found = {"raw": split_conformal(predicted - age)}
+    if bias is not None:
+        found["corrected"] = corrected_conformal(age, predicted)
+    return {
+        name: {
+            "half_width_years": interval.half_width_years if math.isfinite(interval.half_width_years) else None,
+            "level": 1 - interval.alpha,
+            "n_subjects": interval.n_subjects,
+            "note": interval.note,
+        }
+        for name, interval in found.items()
+    }
 
 
 @task(task_run_name="record-fit", cache_policy=NO_CACHE)
@@ -191,7 +233,8 @@ def record_fit(study: Study, store: Store, plan: TrainingPlan) -> dict[str, Any]
     """Write what was fitted, after everything that it names."""
     members = members_of(study)
     predictions = member_predictions(store, plan.key, members)
-    bias, why_no_bias = calibrate(plan, predictions, study.target)
+    calibration = calibration_rows(plan, predictions)
+    bias, why_no_bias = calibrate(calibration, study.target)
     used = plan.rows[plan.rows["scan_id"].isin(predictions["scan_id"])]
     seen = predictions[predictions["split"] == "train"].drop_duplicates("scan_id")
     weights = [store.read(member_key(plan.key, member, "weights.safetensors")) for member in members]
@@ -203,6 +246,7 @@ def record_fit(study: Study, store: Store, plan: TrainingPlan) -> dict[str, Any]
         "weights_sha256": [hashlib.sha256(content).hexdigest() for content in weights],
         "age_bias": asdict(bias) if bias else None,
         "why_no_age_bias": why_no_bias,
+        "intervals": intervals(calibration, bias),
         # Of every part: training learns from one, model choice and bias correction from the others.
         "age_range_years": _whole_range(used["target_years"]),
         "mean_training_age_years": float(seen["target_years"].mean()),
@@ -255,6 +299,7 @@ def register_fit(
             target=study.target,
             age_range_years=(low, high),
             age_bias=bias,
+            intervals=record["intervals"],
             fit_key=record["fit_key"],
             study_digest=study.digest(),
         )
