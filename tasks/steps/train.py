@@ -381,7 +381,7 @@ def _log_members(client: Any, experiment: str, parent: str, study: Study, store:
         numbers = {name: value for name, value in report.items() if type(value) in (int, float)}
         facts = {name: value for name, value in report.items() if name not in numbers}
         tracking.log_parameters(client, run_id, {"seed": member.seed, "fold": member.fold, **facts})
-        tracking.log_metrics(client, run_id, numbers)
+        tracking.log_metrics(client, run_id, {f"report/{name}": value for name, value in numbers.items()})
         curves = pd.read_csv(io.BytesIO(store.read(member_key(record["fit_key"], member, "curves.csv"))))
         tracking.log_curves(client, run_id, "", curves)
         tracking.log_text(

@@ -95,7 +95,7 @@ def test_the_registry_holds_the_model_with_both_aliases_and_its_facts(
     members = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'")
     assert [member.data.params["seed"] for member in members] == ["1"]
     assert len(client.get_metric_history(members[0].info.run_id, "val_mae_years")) == 3
-    assert members[0].data.metrics["throughput_scans_per_s"] > 0
+    assert members[0].data.metrics["report/throughput_scans_per_s"] > 0
     assert "report" in {item.path for item in client.list_artifacts(run.info.run_id)}
 
 
