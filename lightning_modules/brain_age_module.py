@@ -11,13 +11,13 @@ from tasks.records import NetworkSpec, TrainingSpec
 
 from .data import Batch
 from .fit_module import FitModule
-from .losses import expected_age_loss, soft_label_divergence
+from .losses import expected_age_loss, regression_loss, soft_label_divergence
 from .networks.age_bins import expected_ages_years, soft_labels
 from .networks.build import build_network
 
 
 class BrainAgeModule(FitModule):
-    """A network with a distribution over age bins, and its loss."""
+    """A network that gives a distribution over age bins, or years, and its loss."""
 
     def __init__(
         self,
@@ -32,21 +32,34 @@ class BrainAgeModule(FitModule):
         super().__init__(build_network(network), training, seed, total_steps, n_val, calibration)
         self.spec = network
 
-    def loss(self, logits: Tensor, ages_years: Tensor) -> Tensor:
-        """Divergence from the soft label plus the weighted expected-age term, the mean over a batch."""
-        labels = soft_labels(ages_years, self.spec).to(logits)
-        divergence = soft_label_divergence(logits, labels)
+    def loss(self, outputs: Tensor, ages_years: Tensor) -> Tensor:
+        """The mean over a batch: a soft label's divergence plus the weighted expected-age term, or a regression's loss.
+
+        Args:
+            outputs: Of the network, shape (n, bins) or (n, 1).
+            ages_years: Labels, shape (n,).
+        """
+        if self.spec.head == "regression":
+            return regression_loss(outputs[:, 0], ages_years, self.training_spec.loss)
+        labels = soft_labels(ages_years, self.spec).to(outputs)
+        divergence = soft_label_divergence(outputs, labels)
         weight = self.training_spec.expected_age_weight
-        return divergence + weight * expected_age_loss(logits, ages_years, self.spec) if weight else divergence
+        return divergence + weight * expected_age_loss(outputs, ages_years, self.spec) if weight else divergence
 
     def training_loss(self, batch: Batch) -> Tensor:
         _, volumes, ages_years = batch
-        return self.loss(self.network(volumes), ages_years)
+        # Mixed precision ends here: a divergence of half floats would be noise.
+        return self.loss(self.network(volumes).float(), ages_years)
 
     def validation_rows(self, batch: Batch) -> Tensor:
         _, volumes, ages_years = batch
-        logits = self.network(volumes).double()
-        errors_years = (expected_ages_years(logits, self.spec) - ages_years).abs()
-        pairs = zip(logits, soft_labels(ages_years, self.spec), strict=True)
-        losses = torch.stack([soft_label_divergence(row[None], label[None]) for row, label in pairs])
-        return torch.stack([errors_years, losses], dim=1)
+        outputs = self.evaluated(volumes).double()
+        if self.spec.head == "regression":
+            predicted_years = outputs[:, 0]
+            pairs = zip(predicted_years, ages_years, strict=True)
+            losses = [regression_loss(years[None], age[None], self.training_spec.loss) for years, age in pairs]
+        else:
+            predicted_years = expected_ages_years(outputs, self.spec)
+            rows = zip(outputs, soft_labels(ages_years, self.spec), strict=True)
+            losses = [soft_label_divergence(row[None], label[None]) for row, label in rows]
+        return torch.stack([(predicted_years - ages_years).abs(), torch.stack(losses)], dim=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -124,16 +125,38 @@ def epoch_batches(n_scans: int, batch_size: int, ranks: int, seed: int, epoch: i
     return [batch for batch in shared if len(batch) >= 2 * ranks]
 
 
+class Place(NamedTuple):
+    """Where in a fit: an epoch, and the batches of it that are done."""
+
+    epoch: int = 0
+    batches_done: int = 0
+
+
+BEGINNING = Place()
+
+
 class RankBatches(Sampler[list[tuple[int, int]]]):
-    """One rank's part of each global batch, as (epoch, index) pairs."""
+    """One rank's part of each global batch, as (epoch, index) pairs.
+
+    A resumed fit begins at a place. The sampler knows it from the start, since loader workers ask for batches before
+    Lightning tells the epoch.
+    """
 
     def __init__(
-        self, n_scans: int, batch_size: int, rank: int, ranks: int, seed: int, most_batches: int | None = None
+        self,
+        n_scans: int,
+        batch_size: int,
+        rank: int,
+        ranks: int,
+        seed: int,
+        most_batches: int | None = None,
+        begins: Place = BEGINNING,
     ) -> None:
         self.n_scans, self.batch_size, self.rank, self.ranks, self.seed = n_scans, batch_size, rank, ranks, seed
-        self.most_batches = most_batches
-        self.epoch = 0
-        self._steps = len(self._global_batches())
+        self.most_batches, self.begins = most_batches, begins
+        self.epoch = begins.epoch
+        # Of this rank's batches: they are those of every epoch.
+        self.sizes = [len(batch) // ranks for batch in self._global_batches()]
 
     @property
     def sampler(self) -> RankBatches:
@@ -147,10 +170,12 @@ class RankBatches(Sampler[list[tuple[int, int]]]):
         return epoch_batches(self.n_scans, self.batch_size, self.ranks, self.seed, self.epoch)[: self.most_batches]
 
     def __len__(self) -> int:
-        return self._steps
+        """Batches of a whole epoch."""
+        return len(self.sizes)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for batch in self._global_batches():
+        done = self.begins.batches_done if self.epoch == self.begins.epoch else 0
+        for batch in self._global_batches()[done:]:
             per_rank = len(batch) // self.ranks
             mine = batch[self.rank * per_rank : (self.rank + 1) * per_rank]
             yield [(self.epoch, index) for index in mine]

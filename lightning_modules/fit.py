@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -20,14 +20,17 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
-from tasks.records import TrainingJob, TrainingRow, digest
+from tasks.records import TrainingJob, TrainingRow, TrainingSpec, digest
 from tasks.science.imaging.slices import LEAST_REACH_MM
 
 from .augmentation import Augmentation
 from .brain_age_module import BrainAgeModule
-from .data import Item, PreparedScans, RankBatches, common_grid, unpadded_batches
-from .epoch_log import EpochLog
+from .data import BEGINNING, Item, Place, PreparedScans, RankBatches, common_grid, unpadded_batches
+from .epoch_log import DataWait, EpochLog
+from .fit_module import FitModule
+from .kept_steps import KeptSteps, WholeFiles, place_to_resume
 from .networks.age_bins import soft_labels
+from .out_of_memory import explained
 from .outputs import write_curves, write_predictions, write_report, write_weights, write_whole
 
 GPU_LOADER_WORKERS = 4
@@ -53,13 +56,15 @@ class Ranks:
 def fit(job: TrainingJob) -> None:
     """Fit the job's network and leave weights, report, curves and predictions in its output folder.
 
-    Every rank calls this with the same job. A fit that was interrupted goes on from its last whole epoch.
+    Every rank calls this with the same job. A fit that was interrupted goes on from the last step that it kept.
 
     Args:
         job: Specification, rows (local files) and output folder.
 
     Raises:
         ValueError: The job cannot be fitted as it stands; the message says what to change.
+        OutOfMemory: A step does not fit into memory; the message says what does.
+        SystemExit: The job was asked to stop; what it had reached is kept.
     """
     ranks = Ranks.of_environment()
     check_job(job, ranks)
@@ -67,22 +72,31 @@ def fit(job: TrainingJob) -> None:
     if ranks.rank == 0:
         claim_folder(folder, job)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    # Products of single floats in TF32: a third of the digits that a voxel's noise leaves.
+    torch.set_float32_matmul_precision("high" if torch.cuda.is_available() else "highest")
     pl.seed_everything(job.seed, workers=True, verbose=False)
-    train, validation, calibration = loaders(job, ranks)
-    steps = job.training.epochs * len(train)
-    n_val = len(_of_split(job, "validation"))
-    module = BrainAgeModule(job.network, job.training, job.seed, steps, n_val, calibration)
-    log, stopping = EpochLog(ranks.world_size), Patience(job.training.patience)
-    best, last = _checkpoints(folder / "checkpoints")
-    last_path = folder / "checkpoints" / "last.ckpt"
-    with known_warnings():
-        trainer = pl.Trainer(callbacks=[log, stopping, best, last], max_epochs=job.training.epochs, **_setup(ranks))
-        resumed = str(last_path) if last_path.exists() else None
+    resumed, place = place_to_resume(folder / "checkpoints")
+    train, validation, calibration = loaders(job, ranks, place)
+    module = _module(job, train, calibration)
+    wait = DataWait()
+    log, stopping = EpochLog(ranks.world_size, wait), Patience(module.monitor, job.training.patience)
+    keeping = KeptSteps(folder / "checkpoints", job.training.checkpoint_minutes)
+    callbacks = [log, stopping, _best(folder / "checkpoints", module.monitor), keeping]
+    with known_warnings(), explained(module, common_grid(job.rows), ranks.world_size):
+        trainer = pl.Trainer(callbacks=callbacks, profiler=wait, **_setup(ranks, job.training))
         trainer.fit(module, train, validation, ckpt_path=resumed, weights_only=True)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     if ranks.rank == 0:
         write_outputs(folder, job, ranks, log, stopped_early=stopping.stopped_epoch > 0)
+
+
+def _module(job: TrainingJob, train: DataLoader[Item], calibration: DataLoader[Item]) -> FitModule:
+    steps = job.training.epochs * -(-len(train) // job.training.accumulate_batches)
+    n_val = len(_of_split(job, "validation"))
+    module = BrainAgeModule(job.network, job.training, job.seed, steps, n_val, calibration)
+    module.batch_sizes = cast(RankBatches, train.batch_sampler).sizes
+    return module
 
 
 def check_job(job: TrainingJob, ranks: Ranks) -> None:
@@ -135,7 +149,9 @@ def claim_folder(folder: Path, job: TrainingJob) -> None:
     write_whole(claim, name.encode())
 
 
-def loaders(job: TrainingJob, ranks: Ranks) -> tuple[DataLoader[Item], DataLoader[Item], DataLoader[Item]]:
+def loaders(
+    job: TrainingJob, ranks: Ranks, begins: Place = BEGINNING
+) -> tuple[DataLoader[Item], DataLoader[Item], DataLoader[Item]]:
     """This rank's training batches, augmented; its part of the validation scans; training scans to calibrate on."""
     spec, train, validation = job.training, _of_split(job, "train"), _of_split(job, "validation")
     augmentation = Augmentation(spec.augmentation, job.seed, job.resolution_mm)
@@ -146,7 +162,7 @@ def loaders(job: TrainingJob, ranks: Ranks) -> tuple[DataLoader[Item], DataLoade
     per_rank = spec.batch_size // ranks.world_size
     held_out = unpadded_batches(len(validation), per_rank, ranks.rank, ranks.world_size)
     return (
-        DataLoader(PreparedScans(train, augmentation), batch_sampler=RankBatches(*place), **workers),
+        DataLoader(PreparedScans(train, augmentation), batch_sampler=RankBatches(*place, begins=begins), **workers),
         DataLoader(PreparedScans(validation), batch_sampler=held_out, **workers),
         DataLoader(PreparedScans(train), batch_sampler=RankBatches(*place, CALIBRATION_BATCHES), **workers),
     )
@@ -193,6 +209,8 @@ def known_warnings() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
         # A cohort of tens of scans has fewer steps per epoch than Lightning's logging interval.
         warnings.filterwarnings("ignore", ".*The number of training batches .* is smaller than the logging interval.*")
+        # The sampler begins at the place where the kept step stands.
+        warnings.filterwarnings("ignore", ".*checkpoint that ended before the epoch ended.*")
         # Lightning 2.6 asks torch's tree specification by a name that torch 2.13 deprecates.
         warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
         yield
@@ -205,33 +223,48 @@ def _of_split(job: TrainingJob, split: str) -> list[TrainingRow]:
 class Patience(EarlyStopping):
     """Early stopping that a fit which was killed after its decision does not forget."""
 
-    def __init__(self, epochs: int) -> None:
-        super().__init__("val_mae_years", mode="min", patience=epochs, check_on_train_epoch_end=True, verbose=False)
+    def __init__(self, monitor: str, epochs: int) -> None:
+        super().__init__(monitor, mode="min", patience=epochs, check_on_train_epoch_end=True, verbose=False)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
 
 
-def _checkpoints(folder: Path) -> tuple[ModelCheckpoint, ModelCheckpoint]:
-    """The best network, and the last epoch with all that a resume needs; local, since s3:// resumes unsoundly."""
-    common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
-    best = ModelCheckpoint(filename="best", monitor="val_mae_years", mode="min", save_weights_only=True, **common)
-    return best, ModelCheckpoint(filename="last", **common)
+def _best(folder: Path, monitor: str) -> ModelCheckpoint:
+    """Keeps the weights of the best epoch alone."""
+    return ModelCheckpoint(
+        dirpath=folder,
+        filename="best",
+        monitor=monitor,
+        mode="min",
+        save_weights_only=True,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
 
 
-def _setup(ranks: Ranks) -> dict[str, Any]:
+def _setup(ranks: Ranks, training: TrainingSpec) -> dict[str, Any]:
     """Trainer arguments: where it runs, and none of Lightning's own logging, bars, sampling or sanity checks."""
     gpu = torch.cuda.is_available()
     strategy: Any = "auto"
     if ranks.world_size > 1:
-        # Each rank keeps its own batch-norm statistics; the module averages them where they matter. Broadcasting at
-        # every step would also be a collective, on which parts of unequal length would hang.
+        # On a CPU each rank keeps its own batch-norm statistics; the module averages them where they matter.
+        # Broadcasting at every step would also be a collective, on which parts of unequal length would hang.
         strategy = DDPStrategy(process_group_backend="nccl" if gpu else "gloo", forward_sync_buffers=False)
     return {
+        "max_epochs": training.epochs,
+        "accumulate_grad_batches": training.accumulate_batches,
+        "gradient_clip_val": training.clip_norm or None,
+        "precision": "bf16-mixed" if training.precision == "bf16" else "32-true",
         "accelerator": "gpu" if gpu else "cpu",
         "devices": ranks.local_world_size,
         "num_nodes": ranks.world_size // ranks.local_world_size,
         "strategy": strategy,
+        "plugins": [WholeFiles()],
+        # It raises on a CPU.
+        "sync_batchnorm": gpu and ranks.world_size > 1,
+        # Every batch but an epoch's last has one shape, so that the fastest kernel is worth a search.
+        "benchmark": gpu,
         # CUDA has no deterministic 3D max pooling.
         "deterministic": not gpu,
         "use_distributed_sampler": False,

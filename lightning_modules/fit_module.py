@@ -1,10 +1,12 @@
-"""What every fit shares, whatever it minimises: optimiser, precise batch norm, and a validation of each scan once."""
+"""What every fit shares, whatever it minimises: optimiser, averaged weights, and a validation of each scan once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from typing import Any, ClassVar
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -13,6 +15,9 @@ from torch import Tensor, nn
 from tasks.records import TrainingSpec
 
 from .data import Batch
+from .optimisation import follow, optimizer_of, schedule_of
+
+LOSS_SUM = "train_loss_sum"
 
 
 class FitModule(pl.LightningModule):
@@ -23,12 +28,22 @@ class FitModule(pl.LightningModule):
     gathers while weights change are noisy over few batches and stale over many: with tens of steps per epoch a
     momentum of 0.02 made a validation MAE of 4 years read as 30.
 
+    Where the study averages weights, the average is a second network beside the one that is fitted: it is what is
+    measured, evaluated, chosen and written. (Lightning's callback would leave it out of weights-only checkpoints, and
+    would average the batch-norm statistics of other weights.) It lives in the module's state, so that a resume
+    restores it; every rank moves it by the same parameters, so that ranks agree.
+
     Attributes:
         validation_columns: Figures of each validation scan, whose means are logged under these names.
         monitor: The one that stops the fit and chooses the best epoch; lower is better.
+        network: What is fitted.
+        average: Its moving average, or None.
+        batch_sizes: Scans of each of this rank's batches in an epoch.
 
     Reference: Wu & Johnson 2021, arXiv:2105.07576 ("precise batch norm").
     """
+
+    _loss_sum: Tensor
 
     validation_columns: ClassVar[tuple[str, ...]] = ("val_mae_years", "val_loss")
     monitor: ClassVar[str] = "val_mae_years"
@@ -57,29 +72,78 @@ class FitModule(pl.LightningModule):
         self.training_spec, self.seed = training, seed
         self.total_steps, self.n_val = total_steps, n_val
         self.network = network
+        self.average = deepcopy(network).requires_grad_(False) if training.ema_decay else None
+        # `fit` fills it in.
+        self.batch_sizes: Sequence[int] = ()
         self._val_rows = torch.empty(0)
+        # Sum of loss × scans, and scans, of this rank in this epoch.
+        self.register_buffer("_loss_sum", torch.zeros(2, dtype=torch.float64), persistent=False)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is judged and written."""
+        return self.average if self.average is not None else self.network
 
     def training_loss(self, batch: Batch) -> Tensor:
-        """What the fit minimises over one rank's batch."""
+        """What the fit minimises: a mean over one rank's batch."""
         raise NotImplementedError
 
     def validation_rows(self, batch: Batch) -> Tensor:
-        """Judge each scan of a batch by the network in evaluation mode, alike in any company.
+        """Judge each scan of a batch by the `evaluated` network, which is in evaluation mode: alike in any company.
 
         Returns:
             One row per scan, float64, shape (n, columns), in the order of `validation_columns`.
         """
         raise NotImplementedError
 
+    def forward_backward(self, volumes: Tensor) -> None:
+        """Take the memory of one training step, to find out what fits; the gradients are of no use."""
+        self.network(volumes).float().square().mean().backward()
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Dropout differs between ranks, and a resumed fit draws as the uninterrupted one would have.
-        draw = self.seed * 1_000_003 + self.global_step * 1_009 + self.global_rank
-        torch.manual_seed(draw % 2**63)
+        place = np.random.SeedSequence([self.seed, self.current_epoch, batch_idx, self.global_rank])
+        torch.manual_seed(int(place.generate_state(1, np.uint64)[0] >> 1))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.training_loss(batch)
-        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch[0]))
-        return loss
+        n = len(batch[0])
+        if batch_idx == 0:
+            self._loss_sum.zero_()
+        self._loss_sum += torch.stack([loss.detach().double() * n, torch.full_like(self._loss_sum[0], n)])
+        return loss * self._share_of_step(batch_idx, n)
+
+    def _share_of_step(self, batch_idx: int, n: int) -> float:
+        """Weight a batch so that a step is the mean over its scans: an epoch's last step has fewer batches."""
+        together = self.training_spec.accumulate_batches
+        if together == 1:
+            return 1.0
+        # Lightning divides by `together`, whatever the number of batches.
+        sizes = self.batch_sizes
+        first = batch_idx - batch_idx % together
+        return float(n * together / sum(sizes[first : first + together]))
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        steps_before = self.global_step
+        super().optimizer_step(*args, **kwargs)
+        if self.average is not None:
+            follow(self.average, self.network, self.training_spec.ema_decay, steps_before)
+
+    def train_loss(self) -> float:
+        """Mean loss per scan of this epoch so far, over all ranks; every rank must ask."""
+        total = self._loss_sum.clone()
+        sum_over_ranks(total)
+        return float(total[0] / total[1])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        total = self._loss_sum.clone()
+        sum_over_ranks(total)
+        checkpoint[LOSS_SUM] = total.tolist()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # The sum of all ranks goes on in one of them.
+        if self.global_rank == 0:
+            self._loss_sum.copy_(torch.tensor(checkpoint[LOSS_SUM], dtype=torch.float64))
 
     def on_validation_start(self) -> None:
         self._measure_batch_norm()
@@ -87,7 +151,9 @@ class FitModule(pl.LightningModule):
         self._val_rows = torch.zeros(shape, dtype=torch.float64, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        rows = self.validation_rows(batch)
+        # In full precision, as the model will predict.
+        with torch.autocast(self.device.type, enabled=False):
+            rows = self.validation_rows(batch)
         self._val_rows[batch[0]] = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
 
     def on_validation_epoch_end(self) -> None:
@@ -104,28 +170,21 @@ class FitModule(pl.LightningModule):
         self.log_dict(means, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW under one cosine cycle with a warm-up: few epochs suffice (Smith & Topin 2018, arXiv:1708.07120)."""
-        spec = self.training_spec
-        # A decay of batch-norm scales and biases only pulls them from where the statistics want them.
-        decayed = [p for p in self.network.parameters() if p.ndim > 1]
-        kept = [p for p in self.network.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": kept, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=spec.learning_rate, total_steps=self.total_steps, pct_start=0.25, cycle_momentum=False
-        )
+        optimizer = optimizer_of(self.network.parameters(), self.training_spec)
+        schedule = schedule_of(optimizer, self.training_spec, self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _measure_batch_norm(self) -> None:
-        layers = [layer for layer in self.network.modules() if isinstance(layer, nn.BatchNorm3d)]
+        norms = (nn.BatchNorm3d, nn.SyncBatchNorm)
+        layers = [layer for layer in self.evaluated.modules() if isinstance(layer, norms)]
         for layer in layers:
             layer.reset_running_stats()
             # None: the plain mean over all batches.
             layer.momentum = None
-        self.network.train()
-        for _, volumes, _ in self.calibration:
-            self.network(volumes.to(self.device))
-        self.network.eval()
+        self.evaluated.train()
+        for _, volumes, _ in self.calibration if layers else ():
+            self.evaluated(volumes.to(self.device, non_blocking=True))
+        self.evaluated.eval()
         for layer in layers:
             for statistic in (layer.running_mean, layer.running_var):
                 if statistic is not None:

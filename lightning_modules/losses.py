@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import smooth_l1_loss
+from torch.nn.functional import l1_loss, mse_loss, smooth_l1_loss
 
 from .networks.age_bins import AgeBinSpec, expected_ages_years
 
@@ -42,3 +42,23 @@ def expected_age_loss(logits: Tensor, ages_years: Tensor, spec: AgeBinSpec) -> T
     """
     sigma_years = spec.label_sigma_years
     return smooth_l1_loss(expected_ages_years(logits, spec) / sigma_years, ages_years.to(logits) / sigma_years)
+
+
+def regression_loss(predicted_years: Tensor, ages_years: Tensor, name: str) -> Tensor:
+    """Distance between a regression's ages and the true ones.
+
+    Args:
+        predicted_years: Predicted ages, shape (n,).
+        ages_years: True ages, shape (n,).
+        name: `mse` (years squared), `l1` (years), or `smooth_l1`, quadratic within one year and linear beyond.
+
+    Returns:
+        Mean over the n scans.
+
+    Raises:
+        ValueError: No loss has that name.
+    """
+    losses = {"mse": mse_loss, "l1": l1_loss, "smooth_l1": smooth_l1_loss}
+    if name not in losses:
+        raise ValueError(f"no regression loss is called {name!r}; known: {', '.join(losses)}.")
+    return losses[name](predicted_years, ages_years.to(predicted_years))

@@ -21,7 +21,15 @@ WEIGHTS_FILE = "weights.safetensors"
 REPORT_FILE = "report.json"
 CURVES_FILE = "curves.csv"
 PREDICTIONS_FILE = "predictions.csv"
-CURVES_COLUMNS = ("epoch", "train_loss", "val_loss", "val_mae_years", "learning_rate")
+CURVES_COLUMNS = (
+    "epoch",
+    "train_loss",
+    "val_loss",
+    "val_mae_years",
+    "learning_rate",
+    "data_wait_share",
+    "scans_per_s",
+)
 PREDICTIONS_COLUMNS = ("scan_id", "split", "target_years", "predicted_age_years")
 
 
@@ -39,7 +47,8 @@ def write_whole(path: Path, content: bytes) -> None:
 def write_weights(folder: Path, best_checkpoint: Path) -> Path:
     """Take the network's tensors out of a checkpoint, without unpickling anything but tensors and plain values."""
     checkpoint = torch.load(best_checkpoint, map_location="cpu", weights_only=True)
-    prefix = "network."
+    # The moving average, where there is one, is what was chosen.
+    prefix = "average." if any(name.startswith("average.") for name in checkpoint["state_dict"]) else "network."
     tensors = {
         name.removeprefix(prefix): tensor.contiguous()
         for name, tensor in checkpoint["state_dict"].items()

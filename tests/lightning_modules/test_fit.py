@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from lightning_modules.fit import Ranks, check_job, claim_folder, fit
+from lightning_modules.kept_steps import kept_files
 from tasks.records import AugmentationSpec, TrainingJob
 from tests.lightning_modules.conftest import ROOT, TRAINING, JobMaker, command_of, environment, launch
 
@@ -92,17 +93,17 @@ def test_a_killed_fit_resumes_and_ends_with_the_weights_of_an_unbroken_one(two_r
     unbroken, done = two_ranks
     assert done.returncode == 0, done.stderr
     job = replace(unbroken, output_folder=str(Path(unbroken.output_folder).with_name("broken")))
-    checkpoint = Path(job.output_folder) / "checkpoints" / "last.ckpt"
+    folder = Path(job.output_folder) / "checkpoints"
     process = subprocess.Popen(
         command_of(job), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline_s = time.monotonic() + 120
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline_s:
+    while not kept_files(folder) and process.poll() is None and time.monotonic() < deadline_s:
         time.sleep(0.002)
     for each in (*psutil.Process(process.pid).children(recursive=True), process):
         each.kill()
     process.wait()
-    assert checkpoint.exists()
+    assert kept_files(folder)
     assert not (Path(job.output_folder) / "report.json").exists()
     again = launch(job)
     assert again.returncode == 0, again.stderr
