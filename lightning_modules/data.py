@@ -33,60 +33,89 @@ def read_volume(path: Path) -> Channels:
     Raises:
         ValueError: The file holds something else, or values that are not finite.
     """
+    # numpy takes ten times as long to widen half floats.
+    widened: Channels = read_stored(path).float().numpy()
+    return widened
+
+
+def read_stored(path: Path) -> Tensor:
+    """Read one prepared scan in the precision that it is stored in, in which it takes half the way to a GPU.
+
+    Args and errors are those of `read_volume`.
+    """
     stored = np.load(path, allow_pickle=False)
     if stored.ndim != 4 or stored.dtype.kind != "f":
         raise ValueError(
             f"{path} holds {stored.dtype} of shape {stored.shape}; expected a prepared scan: floats of shape "
             "(channels, i, j, k)."
         )
-    # numpy takes ten times as long to widen half floats.
-    volume = torch.from_numpy(stored).float()
+    volume = torch.from_numpy(stored)
     # One bad voxel makes the sum bad, which is quicker to see; large sound ones may do so too.
-    if not bool(volume.sum().isfinite()) and not bool(volume.isfinite().all()):
+    if not bool(volume.sum(dtype=torch.float32).isfinite()) and not bool(volume.isfinite().all()):
         raise ValueError(f"{path} holds values that are not finite; prepare the scan again.")
-    widened: Channels = volume.numpy()
-    return widened
+    return volume
 
 
 def common_grid(rows: Sequence[TrainingRow]) -> tuple[int, ...]:
-    """Check that all scans share a grid, before hours of training rather than in the middle of them.
+    """Check that all scans share a grid and a precision, before hours of training rather than in the middle of them.
 
     Returns:
         The shape (channels, i, j, k).
 
     Raises:
-        ValueError: Two scans differ in shape.
+        ValueError: Two scans differ in shape or precision.
     """
     first = rows[0]
-    grid: tuple[int, ...] = np.load(first.path, mmap_mode="r", allow_pickle=False).shape
+    grid, precision = _stored_as(first)
     for row in rows:
-        found = np.load(row.path, mmap_mode="r", allow_pickle=False).shape
-        if found != grid:
+        found = _stored_as(row)
+        if found != (grid, precision):
             raise ValueError(
-                f"{row.scan_id} ({row.path}) has shape {found}, {first.scan_id} has {grid}; prepare all scans of a fit "
-                "by one recipe."
+                f"{row.scan_id} ({row.path}) has shape {found[0]} of {found[1]}, {first.scan_id} has {grid} of "
+                f"{precision}; prepare all scans of a fit by one recipe."
             )
     return grid
 
 
-class PreparedScans(Dataset[Item]):
-    """Scans by (epoch, index). The epoch travels with the index, so that loader workers need no state."""
+def _stored_as(row: TrainingRow) -> tuple[tuple[int, ...], str]:
+    stored = np.load(row.path, mmap_mode="r", allow_pickle=False)
+    return stored.shape, str(stored.dtype)
 
-    def __init__(self, rows: Sequence[TrainingRow], augmentation: Augmentation | None = None) -> None:
+
+class PreparedScans(Dataset[Item]):
+    """Scans by (epoch, index). The epoch travels with the index, so that loader workers need no state.
+
+    Where slices are simulated, that is done here: it is work for many CPUs, not for a GPU.
+    """
+
+    def __init__(self, rows: Sequence[TrainingRow], augmentation: Augmentation | None = None, views: int = 1) -> None:
+        """Set up.
+
+        Args:
+            rows: The scans.
+            augmentation: Of training scans.
+            views: Changes of each scan, which have slices of their own.
+        """
         self.rows = tuple(rows)
-        self.augmentation = augmentation
+        self.augmentation, self.views = augmentation, views
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, epoch_and_index: tuple[int, int]) -> Item:
-        """Return (index, volume float32 of shape (channels, i, j, k), label in years as float64)."""
+        """Return (index, volume, label in years as float64).
+
+        The volume is in the precision of its file, shape (channels, i, j, k); where slices are simulated, float32,
+        and for several views of shape (views, channels, i, j, k).
+        """
         epoch, index = epoch_and_index
         row = self.rows[index]
+        label_years = torch.tensor(row.target_years, dtype=torch.float64)
+        if self.augmentation is None or not self.augmentation.spec.slice_simulation:
+            return index, read_stored(Path(row.path)), label_years
         volume = read_volume(Path(row.path))
-        if self.augmentation is not None:
-            volume = self.augmentation.apply(volume, row.scan_id, epoch)
-        return index, torch.from_numpy(volume), torch.tensor(row.target_years, dtype=torch.float64)
+        views = [self.augmentation.sliced(volume, row.scan_id, epoch, view) for view in range(self.views)]
+        return index, torch.from_numpy(np.stack(views) if self.views > 1 else views[0]), label_years
 
 
 def epoch_batches(n_scans: int, batch_size: int, ranks: int, seed: int, epoch: int) -> list[list[int]]:

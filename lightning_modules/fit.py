@@ -28,12 +28,15 @@ from .brain_age_module import BrainAgeModule
 from .data import BEGINNING, Item, Place, PreparedScans, RankBatches, common_grid, unpadded_batches
 from .epoch_log import DataWait, EpochLog
 from .fit_module import FitModule
+from .inputs import NetworkInputs
 from .kept_steps import KeptSteps, WholeFiles, place_to_resume
 from .networks.age_bins import soft_labels
 from .out_of_memory import explained
 from .outputs import write_curves, write_predictions, write_report, write_weights, write_whole
 
-GPU_LOADER_WORKERS = 4
+GPU_LOADER_WORKERS = 8
+# Per worker, so that one slow read stalls nothing.
+PREFETCHED_BATCHES = 3
 # Statistics of about a hundred scans at a batch of eight, and little work beside an epoch of a large cohort.
 CALIBRATION_BATCHES = 16
 
@@ -82,7 +85,7 @@ def fit(job: TrainingJob) -> None:
     log, stopping = EpochLog(ranks.world_size, wait), Patience(module.monitor, job.training.patience)
     keeping = KeptSteps(folder / "checkpoints", job.training.checkpoint_minutes)
     callbacks = [log, stopping, _best(folder / "checkpoints", module.monitor), keeping]
-    with known_warnings(), explained(module, common_grid(job.rows), ranks.world_size):
+    with known_warnings(), explained(module, _shape_of_input(job, module.views), ranks.world_size):
         trainer = pl.Trainer(callbacks=callbacks, profiler=wait, **_setup(ranks, job.training))
         trainer.fit(module, train, validation, ckpt_path=resumed, weights_only=True)
     if torch.distributed.is_initialized():
@@ -95,8 +98,16 @@ def _module(job: TrainingJob, train: DataLoader[Item], calibration: DataLoader[I
     steps = job.training.epochs * -(-len(train) // job.training.accumulate_batches)
     n_val = len(_of_split(job, "validation"))
     module = BrainAgeModule(job.network, job.training, job.seed, steps, n_val, calibration)
+    scan_ids = [row.scan_id for row in _of_split(job, "train")]
+    module.inputs = NetworkInputs(job.network, job.channels, augmentation_of(job), scan_ids, module.views)
     module.batch_sizes = cast(RankBatches, train.batch_sampler).sizes
     return module
+
+
+def _shape_of_input(job: TrainingJob, views: int) -> tuple[int, ...]:
+    channels, *grid = common_grid(job.rows)
+    seen = (len(job.network.inputs) or channels, *(job.network.crop_voxels or grid))
+    return (views, *seen) if views > 1 else seen
 
 
 def check_job(job: TrainingJob, ranks: Ranks) -> None:
@@ -150,22 +161,38 @@ def claim_folder(folder: Path, job: TrainingJob) -> None:
 
 
 def loaders(
-    job: TrainingJob, ranks: Ranks, begins: Place = BEGINNING
+    job: TrainingJob, ranks: Ranks, begins: Place = BEGINNING, views: int = 1
 ) -> tuple[DataLoader[Item], DataLoader[Item], DataLoader[Item]]:
-    """This rank's training batches, augmented; its part of the validation scans; training scans to calibrate on."""
+    """This rank's training batches; its part of the validation scans; training scans to calibrate on."""
     spec, train, validation = job.training, _of_split(job, "train"), _of_split(job, "validation")
-    augmentation = Augmentation(spec.augmentation, job.seed, job.resolution_mm)
-    workers: dict[str, Any] = {}
-    if torch.cuda.is_available():
-        workers = {"num_workers": GPU_LOADER_WORKERS, "persistent_workers": True, "pin_memory": True}
+    workers = _workers(ranks)
     place = (len(train), spec.batch_size, ranks.rank, ranks.world_size, job.seed)
     per_rank = spec.batch_size // ranks.world_size
     held_out = unpadded_batches(len(validation), per_rank, ranks.rank, ranks.world_size)
+    changed = PreparedScans(train, augmentation_of(job), views)
     return (
-        DataLoader(PreparedScans(train, augmentation), batch_sampler=RankBatches(*place, begins=begins), **workers),
+        DataLoader(changed, batch_sampler=RankBatches(*place, begins=begins), **workers),
         DataLoader(PreparedScans(validation), batch_sampler=held_out, **workers),
         DataLoader(PreparedScans(train), batch_sampler=RankBatches(*place, CALIBRATION_BATCHES), **workers),
     )
+
+
+def augmentation_of(job: TrainingJob) -> Augmentation:
+    """Random changes of a job's training scans."""
+    return Augmentation(job.training.augmentation, job.seed, job.resolution_mm)
+
+
+def _workers(ranks: Ranks) -> dict[str, Any]:
+    """Loader workers beside a GPU; on a CPU they would take the time of the training itself."""
+    if not torch.cuda.is_available():
+        return {}
+    mine = max((os.cpu_count() or 1) // ranks.local_world_size - 1, 1)
+    return {
+        "num_workers": min(mine, GPU_LOADER_WORKERS),
+        "persistent_workers": True,
+        "pin_memory": True,
+        "prefetch_factor": PREFETCHED_BATCHES,
+    }
 
 
 def write_outputs(folder: Path, job: TrainingJob, ranks: Ranks, log: EpochLog, stopped_early: bool) -> None:

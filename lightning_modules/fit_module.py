@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tasks.records import TrainingSpec
 
 from .data import Batch
+from .inputs import NetworkInputs
 from .optimisation import follow, optimizer_of, schedule_of
 
 LOSS_SUM = "train_loss_sum"
@@ -38,6 +39,8 @@ class FitModule(pl.LightningModule):
         monitor: The one that stops the fit and chooses the best epoch; lower is better.
         network: What is fitted.
         average: Its moving average, or None.
+        inputs: Makes what the network takes of prepared volumes; None takes them as they are.
+        views: Changes of each training scan that a batch holds side by side, shape (n, views, channels, i, j, k).
         batch_sizes: Scans of each of this rank's batches in an epoch.
 
     Reference: Wu & Johnson 2021, arXiv:2105.07576 ("precise batch norm").
@@ -47,6 +50,7 @@ class FitModule(pl.LightningModule):
 
     validation_columns: ClassVar[tuple[str, ...]] = ("val_mae_years", "val_loss")
     monitor: ClassVar[str] = "val_mae_years"
+    views: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -73,7 +77,8 @@ class FitModule(pl.LightningModule):
         self.total_steps, self.n_val = total_steps, n_val
         self.network = network
         self.average = deepcopy(network).requires_grad_(False) if training.ema_decay else None
-        # `fit` fills it in.
+        # `fit` fills these in.
+        self.inputs: NetworkInputs | None = None
         self.batch_sizes: Sequence[int] = ()
         self._val_rows = torch.empty(0)
         # Sum of loss × scans, and scans, of this rank in this epoch.
@@ -99,6 +104,15 @@ class FitModule(pl.LightningModule):
     def forward_backward(self, volumes: Tensor) -> None:
         """Take the memory of one training step, to find out what fits; the gradients are of no use."""
         self.network(volumes).float().square().mean().backward()
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Make the network's inputs on the device, where training scans are changed at random too."""
+        indices, volumes, ages_years = batch
+        if self.inputs is None:
+            return batch
+        if self.trainer.training:
+            return indices, self.inputs.training(volumes, indices, self.current_epoch), ages_years
+        return indices, self.inputs.evaluation(volumes), ages_years
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Dropout differs between ranks, and a resumed fit draws as the uninterrupted one would have.
@@ -183,7 +197,8 @@ class FitModule(pl.LightningModule):
             layer.momentum = None
         self.evaluated.train()
         for _, volumes, _ in self.calibration if layers else ():
-            self.evaluated(volumes.to(self.device, non_blocking=True))
+            there = volumes.to(self.device, non_blocking=True)
+            self.evaluated(there if self.inputs is None else self.inputs.evaluation(there))
         self.evaluated.eval()
         for layer in layers:
             for statistic in (layer.running_mean, layer.running_var):

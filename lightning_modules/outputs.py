@@ -71,7 +71,9 @@ def write_predictions(folder: Path, job: TrainingJob, weights_path: Path) -> lis
         Predicted ages in years, in the order of the job's rows.
     """
     paths = [Path(row.path) for row in job.rows]
-    predicted: list[float] = predict_ages(job.network, weights_path, paths, job.training.batch_size).tolist()
+    predicted: list[float] = predict_ages(
+        job.network, weights_path, paths, job.training.batch_size, job.channels
+    ).tolist()
     rows = zip(job.rows, predicted, strict=True)
     lines = ([row.scan_id, row.split, row.target_years, age_years] for row, age_years in rows)
     write_whole(folder / PREDICTIONS_FILE, _csv(PREDICTIONS_COLUMNS, lines))

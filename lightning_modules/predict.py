@@ -11,12 +11,17 @@ from jaxtyping import Float
 
 from tasks.records import NetworkSpec
 
-from .data import read_volume
+from .data import read_stored
 from .networks.build import expected_ages_of, load_network
+from .networks.inputs import network_input
 
 
 def predict_ages(
-    network_spec: NetworkSpec, weights_path: Path, volume_paths: Sequence[Path], batch_size: int = 8
+    network_spec: NetworkSpec,
+    weights_path: Path,
+    volume_paths: Sequence[Path],
+    batch_size: int = 8,
+    channels: Sequence[str] = ("T1w",),
 ) -> Float[np.ndarray, " n"]:
     """Predict one age per prepared scan.
 
@@ -27,6 +32,7 @@ def predict_ages(
         weights_path: A safetensors file.
         volume_paths: `.npy` files of prepared scans on one grid, shape (channels, i, j, k).
         batch_size: Scans at a time; bounds memory.
+        channels: Names of the volumes' channels, in order.
 
     Returns:
         Expected ages in years, float64, shape (n,), in the order of the paths.
@@ -38,8 +44,8 @@ def predict_ages(
     network = load_network(network_spec, weights_path).to(device)
     ages: list[np.ndarray] = []
     for start in range(0, len(volume_paths), batch_size):
-        volumes = np.stack([read_volume(Path(path)) for path in volume_paths[start : start + batch_size]])
-        batch = torch.from_numpy(volumes).to(device)
+        volumes = torch.stack([read_stored(Path(path)) for path in volume_paths[start : start + batch_size]])
+        batch = network_input(volumes.to(device).float(), network_spec, channels)
         ages.append(expected_ages_of(network, network_spec, batch).numpy())
     predicted = np.concatenate(ages) if ages else np.empty(0, dtype=np.float64)
     if not np.isfinite(predicted).all():
