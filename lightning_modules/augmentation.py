@@ -121,10 +121,10 @@ class Augmentation:
         )
 
     def _recoloured(
-        self, channel: Tensor, brain: Tensor, chain: list[Callable[[], RandomizableTransform]], name: list[int]
+        self, channel: Tensor, brain: Tensor, chain: dict[int, Callable[[], RandomizableTransform]], name: list[int]
     ) -> Tensor:
         changed = channel[None].clone()
-        for number, make in enumerate(chain):
+        for number, make in chain.items():
             transform = make()
             # A stream per change: one that is left out alters no other.
             seeds = np.random.MT19937(np.random.SeedSequence([*name, number]))
@@ -134,7 +134,7 @@ class Augmentation:
         plain: Tensor = changed.as_tensor() if hasattr(changed, "as_tensor") else changed
         return torch.where(brain, plain[0], channel)
 
-    def _intensity_changes(self) -> list[Callable[[], RandomizableTransform]]:
+    def _intensity_changes(self) -> dict[int, Callable[[], RandomizableTransform]]:
         spec = self.spec
         offered: list[tuple[float, Callable[[], RandomizableTransform]]] = [
             (spec.contrast_probability, lambda: RandAdjustContrast(spec.contrast_probability, CONTRAST_GAMMAS)),
@@ -150,7 +150,7 @@ class Augmentation:
             ),
             (spec.noise_probability, lambda: RandNoise(spec.noise_probability)),
         ]
-        return [make for chance, make in offered if chance > 0]
+        return {number: make for number, (chance, make) in enumerate(offered) if chance > 0}
 
     def _moves(self, scan_id: str, epoch: int, view: int) -> tuple[np.random.Generator, bool, tuple[int, ...]]:
         name = self._name(scan_id, epoch, view)
