@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.progress_bars import console, epoch_bar, progress_bars
+from flows.progress_bars import console, counter, epoch_bar, progress_bars
 from flows.workspace import NotReady, Workspace, open_workspace
 from tasks.steps.members import Member, members_of
 from tasks.steps.progress import CohortState
@@ -54,7 +54,7 @@ def _fit(workspace: Workspace, plan: TrainingPlan) -> dict[str, Any]:
                 bars[member] = epoch_bar(progress, named, int(figures.get("epochs", study.training.epochs)))
             bars[member](figures)
 
-        train_members(study, workspace.settings, store, plan, on_epoch)
+        train_members(study, workspace.settings, store, plan, on_epoch, counter(progress, "fetch"))
     return record_fit(study, store, plan)
 
 

@@ -108,7 +108,7 @@ def _fit_key(study: Study, recipe_key: str, rows: pd.DataFrame) -> str:
         asdict(study.network),
         asdict(study.training),
         list(study.seeds),
-        study.ensemble.folds,
+        asdict(study.ensemble),
         [study.train_subjects, study.splits.seed],
         asdict(study.target),
         recipe_key,
@@ -153,18 +153,15 @@ def train_members(
     store: Store,
     plan: TrainingPlan,
     on_epoch: Callable[[Member, dict[str, Any]], None],
+    on_fetch: Callable[[int], Callable[[], None]],
 ) -> None:
     """Train the members that the store lacks and keep each one's files as it ends.
 
     A killed member goes on from its last kept step; one that fails leaves the others to their work.
     """
     lacking = {member.name: member for member in members_of(study) if not member_done(store, plan.key, member)}
-    folders, jobs = {}, []
-    for name, member in lacking.items():
-        job = member_job(study, settings, store, plan, member)
-        folders[name] = Path(job.output_folder)
-        replace_file(folders[name] / "job.json", as_json(job).encode())
-        jobs.append(MemberJob(name, folders[name] / "job.json", job.training.processes))
+    folders: dict[str, Path] = {}
+    jobs: list[MemberJob] = []
 
     def keep(name: str) -> None:
         for file in MEMBER_FILES:
@@ -173,7 +170,14 @@ def train_members(
     def tell(name: str, figures: dict[str, Any]) -> None:
         on_epoch(lacking[name], figures)
 
-    run_members(jobs, study.ensemble.placement, training_devices(), tell, keep)
+    volumes = [layout.prepared_volume(study_recipe_key(study), str(sha256)) for sha256 in plan.rows["sha256"]]
+    with store.holding(volumes, on_fetch):
+        for name, member in lacking.items():
+            job = member_job(study, settings, store, plan, member)
+            folders[name] = Path(job.output_folder)
+            replace_file(folders[name] / "job.json", as_json(job).encode())
+            jobs.append(MemberJob(name, folders[name] / "job.json", job.training.processes))
+        run_members(jobs, study.ensemble.placement, training_devices(), tell, keep)
 
 
 def study_recipe_key(study: Study) -> str:
