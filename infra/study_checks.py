@@ -98,6 +98,8 @@ def _network_problems(study: Study) -> list[str]:
 
 def _recipe_problems(recipe: Recipe) -> list[str]:
     problems = []
+    if not recipe.skull_strip and "ratio" in recipe.channel_names:
+        problems.append("recipe.skull_strip = false: a T1w/T2w ratio outside the brain is none; leave it out")
     if len(set(recipe.channel_names)) < len(recipe.channel_names):
         problems.append(f"recipe.channels {list(recipe.channel_names)} names a channel twice")
     own = set(CHANNELS_OF[recipe.name])

@@ -193,6 +193,8 @@ class Recipe:
         mask: Where the brain mask comes from. `provided`: the input is skull-stripped; `template`: the template's
             mask through the registration; `auto`: detect which of the two it is; `hd-bet`, `synthstrip`: that tool,
             which must be installed on every worker, and whose version is part of the key.
+        skull_strip: Whether what lies outside the brain is set to 0; else z-scores are of every voxel that is not 0.
+            Quality is judged by the brain in either case; a ratio is always stripped.
         bias_correction: Whether N4 runs.
         ratio_calibration: How T1w and T2w are scaled before they are divided; off where it is left out, and for
             skull-stripped scans, which lack the tissues that it needs.
@@ -209,6 +211,7 @@ class Recipe:
     field_of_view_mm: tuple[float, float, float] = (160.0, 192.0, 160.0)
     templates: tuple[TemplateSpec, ...] = ()
     mask: MaskName = "auto"
+    skull_strip: bool = True
     bias_correction: bool = True
     ratio_calibration: RatioCalibration | None = None
     clip_percentiles: tuple[float, float] = (0.5, 99.5)

@@ -162,7 +162,7 @@ def test_a_recipe_survives_the_json_of_a_registered_model() -> None:
     recipe = Recipe(
         name="multichannel", channels=("T2w", "ratio"), reference="T2w", resolution_mm=2.0, templates=(template,),
         field_of_view_mm=(160.0, 192.0, 160.0), mask="template", bias_correction=False, ratio_calibration=calibration,
-        clip_percentiles=(1.0, 99.0), seed=3,
+        clip_percentiles=(1.0, 99.0), seed=3, skull_strip=False,
     )  # fmt: skip
     unchanged = [field.name for field in dataclasses.fields(Recipe) if getattr(recipe, field.name) == field.default]
     assert unchanged == ["field_of_view_mm"]

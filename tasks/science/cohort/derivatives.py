@@ -124,7 +124,7 @@ def mask_notes(sources: Sequence[str], sidecar: Mapping[str, Any]) -> dict[str, 
     """Say where a brain mask comes from."""
     return {
         "Description": "Where the prepared volumes are not 0, holes filled",
-        "Type": "Brain",
+        "Type": "Brain" if sidecar["recipe"]["skull_strip"] else "ROI",
         "SpatialReference": sidecar["space"],
         "Sources": bids_uris(sources),
         "Resolution": f"{abs(sidecar['affine'][0][0]):g} mm isotropic",

@@ -39,7 +39,8 @@ class Prepared:
     """A scan on the study's grid.
 
     Attributes:
-        volume: One channel each of the recipe, 0 outside the brain, float16, shape (channels, i, j, k).
+        volume: One channel each of the recipe, 0 outside the brain (with its skull: outside the scan), float16, shape
+            (channels, i, j, k).
         affine: Voxel indices of the grid to the template's RAS+ mm, shape (4, 4), float64.
         quality: Figures by which to judge it.
         sidecar: How it was made, as JSON can hold it.
@@ -146,7 +147,8 @@ def prepare_scan(images: bytes | Mapping[str, bytes], recipe: Recipe, template: 
             quality |= figures
             channels.append(ratio)
         else:
-            channels.append(zscore_within_mask(volumes[name], brain, recipe.clip_percentiles))
+            shown = brain if recipe.skull_strip else volumes[name] != 0
+            channels.append(zscore_within_mask(volumes[name], shown, recipe.clip_percentiles))
     volume = np.clip(np.stack(channels), -MAX_Z, MAX_Z).astype(np.float16)
     described = _sidecar(reference, beside, recipe, target, kind, quality)
     sidecar = {**described, "quality_absent": artefacts.absent}

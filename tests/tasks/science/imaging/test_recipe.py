@@ -278,3 +278,14 @@ def test_a_mask_tool_is_asked_for_and_its_version_is_part_of_the_key(
     tool.write_text(tool.read_text() + "# another version\n")
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     assert recipe_digest(recipe) != first
+
+
+def test_a_recipe_that_keeps_the_skull_shows_the_head_as_it_shows_the_brain(cohort: Cohort) -> None:
+    content = cohort["head"][0][0]
+    stripped, whole = (prepare_scan(content, replace(RECIPE, skull_strip=strip)) for strip in (True, False))
+    brain = stripped.volume[0] != 0
+    assert (whole.volume[0] != 0).sum() > 1.5 * brain.sum()
+    # Judged by the brain alike; the same intensities, on another scale.
+    assert whole.quality == stripped.quality
+    assert np.corrcoef(whole.volume[0][brain], stripped.volume[0][brain])[0, 1] > 0.98
+    assert recipe_digest(RECIPE) != recipe_digest(replace(RECIPE, skull_strip=False))
