@@ -24,6 +24,7 @@ from tasks.science.report.contents import ReportContents
 from tasks.science.report.page import render_report
 from tasks.science.statistics.formula import parse
 from tasks.steps.associate import association_table
+from tasks.steps.compare import gather_comparison
 from tasks.steps.members import member_key, members_of
 from tasks.steps.progress import CohortState, FittedModel, association_key, validation_key
 from tasks.steps.quality_report import contact_sheets, quality_figures, quality_flags
@@ -35,7 +36,7 @@ PREDICTION_COLUMNS = ("predicted_age_years", "brain_pad_years", "corrected_brain
 
 def report_key(study: Study, models: list[FittedModel]) -> str:
     """Names the report of one state of a study: whatever it shows is part of the name."""
-    return digest(["report", 3, study.digest(), [_model_key(model) for model in models]])
+    return digest(["report", 4, study.digest(), [_model_key(model) for model in models]])
 
 
 def _model_key(model: FittedModel) -> list[Any]:
@@ -119,6 +120,8 @@ def gather(study_text: str, store: Store, models: list[FittedModel]) -> ReportCo
         flags=quality_flags(study, store, states),
         sheets=contact_sheets(study, store, states),
         provenance=_provenance(study, store, record, registered, states),
+        comparison=gather_comparison(store, models),
+        unit=study.target.unit,
     )
 
 
