@@ -131,7 +131,8 @@ def _out_of_fold(members: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     dealt = set(rows.loc[rows["split"].isin(["train", "validation"]), "scan_id"])
     trained = in_folds[in_folds["split"] == "train"].groupby(["seed", "fold"]).size().rename("n_train").reset_index()
     own = in_folds[(in_folds["split"] == "test") & in_folds["scan_id"].isin(dealt)]
-    named = own.merge(trained, on=["seed", "fold"], how="left", validate="many_to_one").rename(
-        columns={"seed": "repeat", "scan_id": "scan", "predicted_age_years": "predicted_years"}
-    )
-    return named[FOLD_COLUMNS]
+    own = own.merge(trained, on=["seed", "fold"], how="left", validate="many_to_one")
+    # Models on different contrasts share no scan; the session says whose it is.
+    session = (rows["participant_id"] + "/" + rows["session_id"].fillna("").astype(str)).set_axis(rows["scan_id"])
+    named = own.assign(scan=own["scan_id"].map(session))
+    return named.rename(columns={"seed": "repeat", "predicted_age_years": "predicted_years"})[FOLD_COLUMNS]

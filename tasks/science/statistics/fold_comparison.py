@@ -68,20 +68,20 @@ def anova_over_folds(folds: pd.DataFrame, metric: str = "mae") -> dict[str, Any]
 def compare_folds_pairwise(folds: pd.DataFrame, metric: str = "mae") -> pd.DataFrame:
     """Test every pair of models over folds, Holm over the pairs for each test.
 
-    - `t`: the paired t-test over the folds that both models have.
+    - `t`: the paired t-test over the folds that both models have, of the same scans.
     - `t_corrected`: the same with the variance of overlapping training sets,
       `t = mean(δ) / √((1/J + n_test/n_train) · var(δ))`, J − 1 degrees of freedom (see `corrected_resampled_t`).
     - `u`: Mann-Whitney U, which takes the folds as unpaired.
     - `d`: Cohen's d with a 95% interval, by the pooled SD over folds (see `cohens_d`).
 
     Args:
-        folds: `model, repeat, fold, n`, the metric, and `n_train` where it is known; without it, a fold is taken to
-            have been trained on all other folds of its repeat.
+        folds: `model, repeat, fold, n`, the metric, and where they are known `n_train` (without it, a fold is taken
+            to have been trained on all other folds of its repeat) and `scans`, which says whose fold it is.
         metric: Column to compare.
 
     Returns:
-        One row per pair, in order of appearance (`PAIR_COLUMNS`); `difference` is `mean − other_mean`. What could
-        not be tested is NaN and `note` says why.
+        One row per pair, in order of appearance (`PAIR_COLUMNS`); `difference` is `mean − other_mean` over each
+        model's folds, `n_folds` counts those that are paired. What could not be tested is NaN and `note` says why.
 
     Raises:
         ValueError: A model has a fold twice.
@@ -128,48 +128,60 @@ def _values_by_model(folds: pd.DataFrame, metric: str) -> dict[Any, Values]:
 
 def _pair(name: Any, other: Any, a: pd.DataFrame, b: pd.DataFrame, metric: str) -> dict[str, Any]:
     own, its = (table[metric].astype(float).replace([np.inf, -np.inf], np.nan).dropna() for table in (a, b))
-    shared = own.index.intersection(its.index)
+    shared, notes = _shared_folds(own, its, a, b, metric)
     result: dict[str, Any] = dict.fromkeys(PAIR_COLUMNS, NAN)
     result |= {"metric": metric, "model": name, "other": other, "n_folds": len(shared)}
-    lost = len(own) + len(its) - 2 * len(shared)
+    if min(len(own), len(its)) < MIN_FOLDS:
+        return result | {"note": "; ".join([*notes, f"fewer than {MIN_FOLDS} folds of a model: no test"])}
+    first, second = np.asarray(own, dtype=float), np.asarray(its, dtype=float)
+    result |= {"mean": first.mean(), "other_mean": second.mean(), "difference": first.mean() - second.mean()}
+    if len(first) == len(second) and np.array_equal(first, second):
+        return result | {"note": "; ".join([*notes, "the two models are equal in every fold: nothing to test"])}
+    u = stats.mannwhitneyu(first, second, alternative="two-sided")
+    size = cohens_d(first, second)
+    result |= {"u": float(u.statistic), "p_u": float(u.pvalue)}
+    result |= {"d": size.d, "d_ci_low": size.ci_low, "d_ci_high": size.ci_high}
+    paired, note = _paired_tests(own.loc[shared], its.loc[shared], _test_train_ratio(a.loc[shared], a))
+    return result | paired | {"note": "; ".join([*notes, *filter(None, (size.note, note))])}
+
+
+def _shared_folds(
+    own: pd.Series, its: pd.Series, a: pd.DataFrame, b: pd.DataFrame, metric: str
+) -> tuple[pd.Index, list[str]]:
+    """The folds that both models have, of the same scans where it is known which those are."""
+    shared = own.index.intersection(its.index)
     undefined = len(a) + len(b) - len(own) - len(its)
+    lost = len(own) + len(its) - 2 * len(shared)
     notes = [f"{undefined} folds have no {metric}"] if undefined else []
-    notes += [f"{lost} folds are of one model only and are left out"] if lost else []
-    own, its = own.loc[shared], its.loc[shared]
-    if len(shared) < MIN_FOLDS:
-        return result | {"note": "; ".join([*notes, f"fewer than {MIN_FOLDS} shared folds: no test"])}
-    result |= {"mean": own.mean(), "other_mean": its.mean(), "difference": own.mean() - its.mean()}
-    tests, note = _tests(
-        np.asarray(own, dtype=float), np.asarray(its, dtype=float), _test_train_ratio(a.loc[shared], a)
-    )
-    return result | tests | {"note": "; ".join([*notes, note] if note else notes)}
+    notes += [f"{lost} folds are of one model only"] if lost else []
+    if "scans" in a and "scans" in b:
+        same = (a.loc[shared, "scans"] == b.loc[shared, "scans"]).to_numpy()
+        notes += (
+            [f"{(~same).sum()} folds hold other scans in the two models and are not paired"] if not same.all() else []
+        )
+        shared = shared[same]
+    return shared, notes
 
 
-def _tests(own: Values, its: Values, ratio: float) -> tuple[dict[str, float], str]:
-    if np.array_equal(own, its):
-        return {}, "the two models are equal in every fold: nothing to test"
-    difference = own - its
-    size = cohens_d(own, its)
-    u = stats.mannwhitneyu(own, its, alternative="two-sided")
-    found = {"u": float(u.statistic), "p_u": float(u.pvalue)}
-    found |= {"d": size.d, "d_ci_low": size.ci_low, "d_ci_high": size.ci_high}
-    notes = [size.note] if size.note else []
-    if difference.std() <= RELATIVE_ROUNDING * float(np.abs(own).max() + np.abs(its).max()):
-        return found, "; ".join([*notes, "the difference is the same in every fold: no t-test"])
+def _paired_tests(own: pd.Series, its: pd.Series, ratio: float) -> tuple[dict[str, float], str]:
+    if len(own) < MIN_FOLDS:
+        return {}, f"fewer than {MIN_FOLDS} shared folds: no t-test"
+    difference = own.to_numpy(dtype=float) - its.to_numpy(dtype=float)
+    if difference.std() <= RELATIVE_ROUNDING * float(own.abs().max() + its.abs().max()):
+        return {}, "the difference is the same in every fold: no t-test"
     t = stats.ttest_rel(own, its)
-    found |= {"t": float(t.statistic), "df": float(len(own) - 1), "p_t": float(t.pvalue)}
-    if np.isfinite(ratio):
-        found["t_corrected"], found["p_corrected"] = corrected_resampled_t(difference, ratio)
-    else:
-        notes.append("the size of the training sets is not known: no corrected test")
-    return found, "; ".join(notes)
+    found = {"t": float(t.statistic), "df": float(len(own) - 1), "p_t": float(t.pvalue)}
+    if not np.isfinite(ratio):
+        return found, "the size of the training sets is not known: no corrected test"
+    found["t_corrected"], found["p_corrected"] = corrected_resampled_t(difference, ratio)
+    return found, ""
 
 
 def _test_train_ratio(used: pd.DataFrame, all_folds: pd.DataFrame) -> float:
     """Mean n_test / n_train; where n_train is not given, a fold was trained on the rest of its repeat."""
     n = used["n"].astype(float)
-    if "n_train" in used and used["n_train"].notna().all():
+    if len(used) and "n_train" in used and used["n_train"].notna().all():
         return float((n / used["n_train"].astype(float)).mean())
     totals = all_folds["n"].astype(float).groupby(level="repeat").sum()
     rest = totals.loc[used.index.get_level_values("repeat")].to_numpy() - n.to_numpy()
-    return float((n.to_numpy() / rest).mean()) if (rest > 0).all() else NAN
+    return float((n.to_numpy() / rest).mean()) if len(rest) and (rest > 0).all() else NAN

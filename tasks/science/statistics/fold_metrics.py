@@ -6,10 +6,11 @@ from typing import Any
 
 import pandas as pd
 
+from ...records import digest
 from .metrics import METRICS
 
 NAMES = {"mae": "mae", "rmse": "rmse", "r2": "r2", "pearson": "pearson_r", "spearman": "spearman_rho"}
-COLUMNS = ["model", "repeat", "fold", "n", "n_train", *NAMES]
+COLUMNS = ["model", "repeat", "fold", "n", "n_train", "scans", *NAMES]
 
 
 def fold_metrics(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -20,8 +21,9 @@ def fold_metrics(predictions: pd.DataFrame) -> pd.DataFrame:
             predicted_years`, and `n_train`, the scans that the member was fitted on, where it is known.
 
     Returns:
-        `model, repeat, fold, n, n_train, mae, rmse, r2, pearson, spearman`: errors in years, NaN where a metric is
-        undefined (all targets of a fold equal).
+        `model, repeat, fold, n, n_train, scans, mae, rmse, r2, pearson, spearman`: errors in years, NaN where a metric
+        is undefined (all targets of a fold equal). `scans` is a digest of the fold's scans, by which folds of two
+        models are known to hold the same people.
 
     Raises:
         ValueError: A value is not finite, or a scan occurs twice in a fold.
@@ -36,5 +38,6 @@ def fold_metrics(predictions: pd.DataFrame) -> pd.DataFrame:
         target, predicted = part["target_years"].to_numpy(float), part["predicted_years"].to_numpy(float)
         found = {name: METRICS[metric](target, predicted) for name, metric in NAMES.items()}
         n_train = float(part["n_train"].iloc[0]) if "n_train" in part else float("nan")
-        rows.append({**dict(zip(keys, tuple(names), strict=True)), "n": len(part), "n_train": n_train, **found})
+        facts = {"n": len(part), "n_train": n_train, "scans": digest(sorted(map(str, part["scan"])))[:12]}
+        rows.append({**dict(zip(keys, tuple(names), strict=True)), **facts, **found})
     return pd.DataFrame(rows, columns=COLUMNS)

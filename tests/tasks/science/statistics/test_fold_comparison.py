@@ -108,8 +108,9 @@ def test_training_size_comes_from_the_table_or_from_the_other_folds() -> None:
     [
         ({"a": [1.0, 2.0, 3.0], "b": [1.0, 2.0, 3.0]}, "equal in every fold"),
         ({"a": [1.1, 2.2, 3.3], "b": [1.2, 2.3, 3.4]}, "same in every fold"),
-        ({"a": [1.0, 2.0], "b": [1.0, 3.0]}, "fewer than 3 shared folds"),
-        ({"a": [1.0, np.nan, 3.0], "b": [1.0, 3.0, 2.0]}, "1 folds have no mae"),
+        ({"a": [1.0, 2.0], "b": [1.0, 3.0]}, "fewer than 3 folds of a model"),
+        ({"a": [1.0, np.nan, 3.0, 4.0], "b": [1.0, 3.0, 2.0, np.nan]}, "fewer than 3 shared folds"),
+        ({"a": [1.0, np.nan, 3.0, 4.0], "b": [1.0, 3.0, 2.0, np.nan]}, "2 folds have no mae"),
         ({"a": [2.0, 2.0, 2.0], "b": [1.0, 1.0, 1.0]}, "no scatter"),
     ],
 )
@@ -135,6 +136,19 @@ def test_anova_that_cannot_be_done_says_so(values: dict[str, list[float]], said:
     found = anova_over_folds(folds_of(values))
     assert said in found["note"]
     assert np.isnan(found["p_value"])
+
+
+def test_folds_of_other_people_are_not_paired_and_this_is_said() -> None:
+    folds = folds_of(INPUTS)
+    alike = folds.assign(scans=folds["fold"].map(str))
+    pd.testing.assert_frame_equal(compare_folds_pairwise(alike), compare_folds_pairwise(folds))
+    one_off = alike.assign(scans=alike["scans"].where(~((alike["model"] == "ratio") & (alike["fold"] == 0)), "others"))
+    table = compare_folds_pairwise(one_off).set_index(["model", "other"])
+    assert table["n_folds"].tolist() == [5, 4, 4]
+    assert "1 folds hold other scans" in table.loc[("T1w", "ratio"), "note"]
+    none = compare_folds_pairwise(alike.assign(scans=alike["model"] + alike["scans"]))
+    assert none["p_t"].isna().all()
+    assert none[["p_u", "d"]].notna().all(axis=None)
 
 
 def test_a_repeated_fold_is_refused() -> None:
