@@ -11,12 +11,14 @@ import pytest
 
 from infra import layout
 from infra.storage import Store
-from infra.study import Study
+from infra.study import CohortSpec, Study
 from infra.study_file import parse_study
 from tasks.science.statistics.arms import HELD_OUT
+from tasks.science.statistics.bootstrap import metric_table
 from tasks.steps.compare import family_names, gather_comparison, settings_apart
 from tasks.steps.members import member_key, members_of
-from tasks.steps.progress import FittedModel
+from tasks.steps.progress import CohortState, FittedModel, predictions_key, validation_key
+from tasks.steps.validate import measured, predictions_of
 
 CONTENT: dict[str, Any] = {
     "name": "few",
@@ -110,6 +112,52 @@ def test_folds_hold_what_their_network_has_not_seen_and_not_the_test_part(store:
     # Of the held-out scans those of the folds are once more seen by no member that is asked.
     assert comparison.paired["n_scans"].tolist() == [11, 11]
     assert set(comparison.fold_pairs["n_folds"]) == {6}
+
+
+def scored_cohort(store: Store, model: FittedModel, spec: CohortSpec, contrast: str, offset: float) -> CohortState:
+    """Four subjects of another hospital, of whom the last has no prediction, in the store as the steps write them."""
+    names = [f"sub-{n}" for n in range(4)]
+    prepared = pd.DataFrame(
+        {
+            "scan_id": [f"{name}_ses-1_{contrast}" for name in names],
+            "cohort": spec.name,
+            "participant_id": names,
+            "session_id": "ses-1",
+            "sha256": "0",
+            "age_years": [30.0, 40.0, 50.0, 60.0],
+            "target_years": [31.0, 40.0, 50.0, 60.0],
+        }
+    )
+    state = CohortState(spec, None, None, "r", (), prepared, ())  # type: ignore[arg-type]
+    table = prepared[["scan_id"]].assign(
+        predicted_age_years=[*(prepared["target_years"][:3] + offset), float("nan")],
+        status=["ok"] * 3 + ["out-of-range"],
+        reason=[""] * 3 + ["too old"],
+    )
+    store.write_table(layout.predictions(predictions_key(model.fit_key, state)), table)
+    return state
+
+
+def test_models_on_other_contrasts_meet_in_their_sessions_and_subjects_stay_apart(store: Store) -> None:
+    study = with_folds(0)
+    specs = (CohortSpec("external", "external", "external"), CohortSpec("abnormal", "clinical", "clinic", apart=True))
+    models = []
+    for model, contrast, offset in zip(models_of(store, study), ("FLAIR", "T1w", "T1w"), (1.0, 3.0, -2.0), strict=True):
+        states = [scored_cohort(store, model, spec, contrast, offset) for spec in specs]
+        errors = measured(predictions_of(store, model.fit_key, states[0]))
+        metrics = metric_table(errors, (), 20).assign(cohort="external", predictor="model", correction="raw")
+        store.write_table(layout.validation(validation_key(model.study, model.fit_key, states)), metrics)
+        models.append(replace(model, states=states))
+    comparison = gather_comparison(store, models)
+    assert comparison is not None
+    external = comparison.paired[comparison.paired["cohort"] == "external"].set_index("model")
+    assert external["n_scans"].tolist() == [3, 3]
+    assert external["difference"].tolist() == pytest.approx([2.0, 1.0])
+    mae = comparison.metrics[(comparison.metrics["cohort"] == "external") & (comparison.metrics["metric"] == "mae")]
+    assert mae["estimate"].tolist() == pytest.approx([1.0, 3.0, 2.0])
+    assert comparison.apart.groupby("model", sort=False).size().to_dict() == {"rnc": 4, "plain": 4, "plain-small": 4}
+    assert comparison.apart.loc[comparison.apart["participant_id"] == "sub-3", "reason"].tolist() == ["too old"] * 3
+    assert "abnormal" not in {*comparison.metrics["cohort"], *comparison.paired["cohort"], *comparison.curve["cohort"]}
 
 
 def test_one_model_without_folds_has_nothing_to_compare(store: Store) -> None:
