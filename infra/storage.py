@@ -251,7 +251,7 @@ class Store:
     def local_path(self, key: str) -> Path:
         """A file on this machine that holds an object: itself on a local store, else a copy in the cache.
 
-        Outside `holding` a copy may leave the cache at any time.
+        For what is read once, at once: outside `holding` a copy may leave the cache when somebody needs room.
         """
         path = self._local_place(key)
         if not self.is_local and not path.exists():

@@ -36,8 +36,8 @@ def rows() -> list[Row]:
             f"{first_s:.0f} s for the first scan (start of the command and loading of the model included), "
             f"{further_s:.1f} s for each further one",
             None,
-            "A registered SFCN of the published size, one member. Most of it is the preprocessing that travels with the "
-            "model: registration, bias field, 1 mm grid.",
+            "A registered SFCN of the published size, one member. Most of it is the preprocessing that travels with "
+            "the model: registration, bias field, 1 mm grid.",
         )
     ]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+NO_GPU = "There was no GPU in this run."
 VERSIONS = ("numpy", "scipy", "pandas", "SimpleITK", "dask", "distributed", "prefect", "s3fs", "moto")
 
 
@@ -58,7 +59,14 @@ def kept(name: str, folder: Path = RESULTS) -> dict[str, Any] | None:
 def machine() -> str:
     """What the figures depend on most."""
     cores = len(os.sched_getaffinity(0))
-    return f"{cores} cores, {_processor()}, Python {platform.python_version()}"
+    return ", ".join([f"{cores} cores", _processor(), *_gpus(), f"Python {platform.python_version()}"])
+
+
+def _gpus() -> list[str]:
+    import torch
+
+    names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return [f"{names.count(name)} × {name}" for name in dict.fromkeys(names)]
 
 
 def _processor() -> str:
