@@ -21,6 +21,12 @@ BENCHMARKS = (
     "linear",
     "planted_effects",
     "rank_n_contrast",
+    "reading",
+    "remote_epoch",
+    "data_wait",
+    "training_step",
+    "ddp",
+    "predict_latency",
 )
 
 

@@ -21,6 +21,7 @@ from lightning_modules.fit import Ranks, check_job, claim_folder, fit
 from lightning_modules.kept_steps import place_to_resume
 from tasks.records import AugmentationSpec, TrainingJob
 from tests.lightning_modules.conftest import ROOT, TRAINING, JobMaker, command_of, environment, launch
+from tests.lightning_modules.without_batch_norm import gradient_path
 
 ONE = replace(TRAINING, processes=1)
 EPOCHS = 12
@@ -118,7 +119,7 @@ def test_a_killed_fit_resumes_and_ends_with_the_weights_of_an_unbroken_one(two_r
 
 
 def test_two_ranks_step_as_one_process_does(job_of: JobMaker) -> None:
-    """The same global batches, without batch norm and dropout, give the same weights after eight steps."""
+    """The same global batches, without batch norm and dropout, give the same gradient, and weights after 8 steps."""
     one = job_of(train=16, training=replace(ONE, epochs=2), network=replace(job_of().network, dropout=0.0))
     two = replace(one, training=replace(one.training, processes=2), output_folder=one.output_folder + "-two")
     script = str(Path(__file__).with_name("without_batch_norm.py"))
@@ -131,6 +132,14 @@ def test_two_ranks_step_as_one_process_does(job_of: JobMaker) -> None:
     # float32 sums in another order, through Adam, whose first steps amplify gradients near zero.
     for name in found:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=2e-5)
+    whole = load_file(gradient_path(Path(one.output_folder), 0))
+    largest = max(float(gradient.abs().max()) for gradient in whole.values())
+    for rank in range(2):
+        shared = load_file(gradient_path(Path(two.output_folder), rank))
+        assert shared.keys() == whole.keys()
+        for name in whole:
+            # The last digits of float32, whose sums run in another order.
+            torch.testing.assert_close(shared[name], whole[name], rtol=1e-5, atol=1e-6 * largest)
 
 
 def test_one_process_fits_in_this_one_and_repeats_itself_bitwise(job_of: JobMaker) -> None:
