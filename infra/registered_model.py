@@ -55,6 +55,7 @@ class BrainAgeModel(PythonModel):
         self._grid = importlib.import_module(f"{package}.science.imaging.grid")
         self._template = importlib.import_module(f"{package}.science.imaging.template")
         self._age_bias = importlib.import_module(f"{package}.science.statistics.age_bias")
+        self._inputs = importlib.import_module(f"{package}.networks.inputs")
         self._networks = importlib.import_module(f"{package}.networks.build")
         self._folder = folder
         self._recipe = self._records.recipe_from(self.contract["recipe"])
@@ -81,7 +82,7 @@ class BrainAgeModel(PythonModel):
         if age_years is not None and not low <= age_years <= high:
             reason = f"age {age_years:g} is outside the ages that the model was trained on, {low:g} to {high:g} years"
             return {**blank, "status": "outside-age-range", "reason": reason}
-        batch = torch.from_numpy(volume)[None]
+        batch = self._inputs.network_input(torch.from_numpy(volume)[None], self._network, self._recipe.channel_names)
         ages = np.array([float(self._networks.expected_ages_of(m, self._network, batch)) for m in self._members])
         if not np.isfinite(ages).all():
             return {**blank, "status": "rejected", "reason": "the network gave no finite age for this volume"}

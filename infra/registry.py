@@ -24,7 +24,7 @@ from tasks.records import AgeBias, Contrast, NetworkSpec, Recipe, TargetSpec
 PROJECT = Path(__file__).parents[1]
 # What the model needs at run time; the study's other engines stay out of a consumer's environment.
 REQUIREMENTS = (
-    "mlflow", "torch", "safetensors", "numpy", "scipy", "pandas", "nibabel", "SimpleITK", "nilearn", "jaxtyping",
+    "mlflow", "torch", "monai", "safetensors", "numpy", "scipy", "pandas", "nibabel", "SimpleITK", "nilearn", "jaxtyping",
     "fsspec", "s3fs",
 )  # fmt: skip
 SIGNATURE = ModelSignature(
