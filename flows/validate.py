@@ -10,7 +10,7 @@ from flows.workspace import NotReady, Workspace, open_workspace
 from infra import layout
 from tasks.steps.progress import CohortState, FittedModel, validation_key
 from tasks.steps.train import plan_training
-from tasks.steps.validate import score_cohorts, validate_model
+from tasks.steps.validate import log_validation, score_cohorts, validate_model
 
 
 def fitted_models(workspace: Workspace, states: list[CohortState]) -> list[FittedModel]:
@@ -64,5 +64,6 @@ def _validate_model(workspace: Workspace, states: list[CohortState]) -> str:
     key = layout.validation(validation_key(workspace.study, fit_key, scored))
     if not workspace.store.exists(key):
         training = [state for state in states if state.spec.role == "train"]
-        validate_model(workspace.study, workspace.store, fit_key, scored, training)
+        metrics = validate_model(workspace.study, workspace.store, fit_key, scored, training)
+        log_validation(workspace.settings, model.registered, metrics)
     return workspace.store.uri(key)

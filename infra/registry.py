@@ -20,12 +20,13 @@ from mlflow.types.schema import ColSpec, Schema
 
 from infra.layout import library_versions
 from tasks.records import AgeBias, Contrast, NetworkSpec, Recipe, TargetSpec
+from tasks.science.imaging.grid import grid_shape
 
 PROJECT = Path(__file__).parents[1]
 # What the model needs at run time; the study's other engines stay out of a consumer's environment.
 REQUIREMENTS = (
-    "mlflow", "torch", "monai", "safetensors", "numpy", "scipy", "pandas", "nibabel", "SimpleITK", "nilearn", "jaxtyping",
-    "fsspec", "s3fs",
+    "mlflow", "torch", "monai", "safetensors", "numpy", "scipy", "pandas", "nibabel", "SimpleITK", "nilearn",
+    "jaxtyping", "fsspec", "s3fs",
 )  # fmt: skip
 SIGNATURE = ModelSignature(
     inputs=Schema(
@@ -126,11 +127,27 @@ def register(
                 code_paths=[str(package)],
                 signature=SIGNATURE,
                 pip_requirements=[f"{n}=={v}" for n, v in library_versions(*REQUIREMENTS).items()],
-                metadata={"fit_key": contract.fit_key, "recipe_digest": contract.recipe_digest},
+                metadata=_input_contract(contract),
             )
     version = mlflow.register_model(logged.model_uri, name, tags={"padflow.fit_key": contract.fit_key})
     aliases = _set_aliases(client, name, str(version.version))
     return RegisteredVersion(name, str(version.version), run_id, aliases)
+
+
+def _input_contract(contract: Contract) -> dict[str, Any]:
+    """What a consumer must know to feed the model, where it can be read without loading it."""
+    return {
+        "fit_key": contract.fit_key,
+        "recipe": contract.recipe.name,
+        "recipe_digest": contract.recipe_digest,
+        "images": list(contract.recipe.contrasts),
+        "prepared_channels": list(contract.recipe.channel_names),
+        "network_inputs": list(contract.network.inputs),
+        "prepared_shape": list(grid_shape(contract.recipe)),
+        "resolution_mm": contract.recipe.resolution_mm,
+        "age_range_years": list(contract.age_range_years),
+        "target": contract.target.column,
+    }
 
 
 def _set_aliases(client: MlflowClient, name: str, version: str) -> tuple[str, ...]:

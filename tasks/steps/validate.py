@@ -150,6 +150,21 @@ def validate_model(
     return metrics
 
 
+def log_validation(settings: Settings, registered: dict[str, Any], metrics: pd.DataFrame) -> None:
+    """Show a model's validation beside its fit: the whole table, and the raw figures of whole cohorts."""
+    client = tracking.connect(settings)
+    run_id = registered["run_id"]
+    tracking.log_text(client, run_id, metrics.to_csv(index=False), "validation.csv")
+    if metrics.empty:
+        return
+    raw = metrics[(metrics["correction"] == "raw") & (metrics["group"] == "overall")]
+    named = {
+        f"validation/{row['cohort']}/{str(row['predictor']).replace(' ', '_')}/{row['metric']}": float(row["estimate"])
+        for row in raw.to_dict("records")
+    }
+    tracking.log_metrics(client, run_id, named)
+
+
 def measured(predictions: pd.DataFrame) -> pd.DataFrame:
     """The scans that an error can be measured on, with the target as their age: predicted, and with a known target."""
     known = (predictions["status"] == "ok") & predictions["target_years"].notna()

@@ -96,7 +96,8 @@ def test_the_registry_holds_the_model_with_both_aliases_and_its_facts(
     assert [member.data.params["seed"] for member in members] == ["1"]
     assert len(client.get_metric_history(members[0].info.run_id, "val_mae_years")) == 3
     assert members[0].data.metrics["report/throughput_scans_per_s"] > 0
-    assert "report" in {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert run.data.metrics["validation/external/model/mae"] > 0
+    assert {"report", "validation.csv"} <= {item.path for item in client.list_artifacts(run.info.run_id)}
 
 
 def test_raw_scans_predicted_by_the_registered_model_match_the_study(
