@@ -1,55 +1,50 @@
 """From a specification to a network, and from a weights file to a network that predicts.
 
-This folder imports torch, safetensors and itself alone, so that it can travel inside a registered model.
+This folder imports torch, numpy, safetensors, MONAI and itself alone, so that it can travel inside a registered model.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .age_bins import AgeBinSpec, bin_centres_years, expected_ages_years
-from .sfcn import SFCN
+from .age_bins import expected_ages_years
+from .age_head import AgeHead
+from .age_network import AgeNetwork
+from .inception_resnet_v2 import inception_resnet_v2_encoder
+from .monai_encoders import DENSENET_BLOCKS, RESNET_BLOCKS, densenet_encoder, resnet_encoder
+from .multitask_unet import MultitaskUNet
+from .sfcn import sfcn_encoder
+from .specification import NetworkShape
+
+ENCODERS = {
+    "sfcn": sfcn_encoder,
+    "inception_resnet_v2": inception_resnet_v2_encoder,
+    **dict.fromkeys(RESNET_BLOCKS, resnet_encoder),
+    **dict.fromkeys(DENSENET_BLOCKS, densenet_encoder),
+}
 
 
-class NetworkShape(AgeBinSpec, Protocol):
-    """What of a network's specification shapes its layers."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def channels(self) -> tuple[int, ...]: ...
-
-    @property
-    def dropout(self) -> float: ...
-
-    @property
-    def input_channels(self) -> int: ...
-
-
-def build_network(spec: NetworkShape) -> SFCN:
+def build_network(spec: NetworkShape) -> AgeNetwork:
     """Build the network that a specification names, with random weights.
 
     Raises:
-        ValueError: No network has that name.
+        ValueError: No network, head or normalisation has that name, or the channels do not make that network.
     """
-    if spec.name != "sfcn":
-        raise ValueError(f"no network is called {spec.name!r}; known: 'sfcn'.")
-    return SFCN(
-        channels=spec.channels,
-        bins=len(bin_centres_years(spec)),
-        dropout=spec.dropout,
-        input_channels=spec.input_channels,
-    )
+    if spec.name == "multitask_unet":
+        return MultitaskUNet(spec)
+    if spec.name not in ENCODERS:
+        raise ValueError(f"no network is called {spec.name!r}; known: {', '.join((*ENCODERS, 'multitask_unet'))}.")
+    encoder = ENCODERS[spec.name](spec)
+    head = AgeHead(spec, encoder.feature_maps, extra_linear=spec.name == "inception_resnet_v2")
+    return AgeNetwork(spec, encoder, head)
 
 
-def load_network(spec: NetworkShape, weights_path: Path) -> SFCN:
+def load_network(spec: NetworkShape, weights_path: Path) -> AgeNetwork:
     """Rebuild a fitted network, ready to predict. Weights are safetensors alone: a pickle could run code.
 
     Args:
@@ -83,14 +78,28 @@ def load_network(spec: NetworkShape, weights_path: Path) -> SFCN:
     return network.eval()
 
 
+def ages_of_outputs(outputs: Tensor, spec: NetworkShape) -> Tensor:
+    """Read one age per scan from what a network gives.
+
+    Args:
+        outputs: Logits over age bins, shape (n, bins), or years, shape (n, 1), as the specification's head says.
+        spec: The network's specification.
+
+    Returns:
+        Years, shape (n,), in the precision of the outputs, with their gradient.
+    """
+    return expected_ages_years(outputs, spec) if spec.head == "soft_label" else outputs[:, 0]
+
+
 @torch.inference_mode()
-def expected_ages_of(network: SFCN, spec: AgeBinSpec, volumes: Tensor) -> Tensor:
+def expected_ages_of(network: AgeNetwork, spec: NetworkShape, volumes: Tensor) -> Tensor:
     """Predict the age of each volume by a network in evaluation mode, alike in the fit and in a registered model.
 
     Args:
         network: As `load_network` returns it, on any device.
         spec: Its specification.
-        volumes: Unitless z-scored intensities, float32, shape (n, channels, i, j, k), on the network's device.
+        volumes: What `network_input` made of prepared volumes, float32, shape (n, input channels, i, j, k), on the
+            network's device.
 
     Returns:
         Years, float64, shape (n,), on the CPU.
@@ -100,4 +109,4 @@ def expected_ages_of(network: SFCN, spec: AgeBinSpec, volumes: Tensor) -> Tensor
     """
     if network.training:
         raise ValueError("the network is in training mode; call network.eval() before predicting.")
-    return expected_ages_years(network(volumes).double(), spec).cpu()
+    return ages_of_outputs(network(volumes).double(), spec).cpu()
