@@ -257,7 +257,9 @@ class NetworkSpec:
     Attributes:
         name: Which network.
         head: `soft_label` gives a distribution over age bins, `regression` one age.
-        channels: Feature maps per block (sfcn, multitask_unet), or what a network of fixed layout calls its width.
+        channels: Feature maps per block (sfcn, multitask_unet). Of the other networks the first entry alone counts: it
+            is the width, and every published filter count is scaled by it over 32. So the default is as published, and
+            [8] a quarter of it.
         age_range_years: First and last edge of the soft-label bins, where an age outside is refused; a regression head
             starts from its middle.
         bin_width_years: Width of a bin.

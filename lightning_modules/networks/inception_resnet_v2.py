@@ -182,9 +182,9 @@ def _path(maps: int, *steps: tuple[int, Side, int]) -> nn.Sequential:
 
 
 def _convolution(maps_in: int, maps_out: int, side: Side = 1, stride: int = 1) -> nn.Sequential:
-    sides = (side, side, side) if isinstance(side, int) else side
+    i, j, k = (side, side, side) if isinstance(side, int) else side
     return nn.Sequential(
-        nn.Conv3d(maps_in, maps_out, sides, stride=stride, padding=tuple(length // 2 for length in sides)),
+        nn.Conv3d(maps_in, maps_out, (i, j, k), stride=stride, padding=(i // 2, j // 2, k // 2)),
         nn.BatchNorm3d(maps_out, eps=NORM_EPSILON),
         nn.ReLU(inplace=True),
     )

@@ -43,7 +43,8 @@ def resnet_encoder(spec: NetworkShape) -> Encoder:
     )
     names = ("conv1", "bn1", "act", "maxpool", "layer1", "layer2", "layer3", "layer4")
     layers = OrderedDict((name, getattr(network, name)) for name in names)
-    return Encoder(nn.Sequential(layers), expansion * stages[-1], smallest_side_voxels(spec, halvings=5))
+    side = smallest_side_voxels(spec, halvings=5)
+    return Encoder(nn.Sequential(layers), expansion * stages[-1], side, channels_last=False)
 
 
 def densenet_encoder(spec: NetworkShape) -> Encoder:
@@ -65,6 +66,8 @@ def densenet_encoder(spec: NetworkShape) -> Encoder:
         growth_rate=growth,
         block_config=DENSENET_BLOCKS[spec.name],
     )
+    feature_maps = int(network.features.norm5.num_features)  # type: ignore[arg-type,union-attr]
     layers = nn.Sequential(OrderedDict([*network.features.named_children(), ("relu", nn.ReLU(inplace=True))]))
     # Two halvings that round up, then three that round down.
-    return Encoder(layers, network.class_layers.out.in_features, 4 * (8 * least_map_side_voxels(spec) - 1) + 1)
+    side = 4 * (8 * least_map_side_voxels(spec) - 1) + 1
+    return Encoder(layers, feature_maps, side, channels_last=False)

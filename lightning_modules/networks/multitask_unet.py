@@ -71,8 +71,9 @@ class MultitaskUNet(AgeNetwork):
                 "reconstruction": Decoder(channels, outputs=spec.input_channels, skips=False),
             }
         )
-        self.decoders = with_norm(decoders, spec.norm)
-        self.decoders.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        with_norm(decoders, spec.norm)
+        self.decoders = decoders
+        self.decoders.to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
     @property
     def map_layer(self) -> nn.Module:
@@ -97,7 +98,7 @@ class MultitaskUNet(AgeNetwork):
 
     def _scales(self, volumes: Tensor) -> list[Tensor]:
         maps, scales = self.checked(volumes), []
-        for stage in self.encoder:  # type: ignore[union-attr]
+        for stage in self.encoder.children():
             maps = stage(maps)
             scales.append(maps)
         return scales

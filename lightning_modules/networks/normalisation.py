@@ -6,9 +6,10 @@ import math
 
 from torch import nn
 
-# Group norm's groups, where the channels allow it. Wu & He 2018 use 32 groups of wide 2D networks; 3D networks of a
-# quarter of their width would be left with a channel or two in each.
+# Wu & He 2018 use 32 groups of wide 2D networks. In narrow ones a group of one channel would be instance norm, which
+# leaves nothing of maps of one voxel.
 MOST_GROUPS = 8
+LEAST_CHANNELS_PER_GROUP = 4
 
 
 def with_norm(network: nn.Module, norm: str) -> nn.Module:
@@ -19,7 +20,8 @@ def with_norm(network: nn.Module, norm: str) -> nn.Module:
 
     Args:
         network: Laid out with batch norm; changed in place.
-        norm: `batch` leaves it; `group` takes up to 8 groups, the most that divide a layer's channels; `instance`
+        norm: `batch` leaves it; `group` takes up to 8 groups, the most that divide a layer's channels into four or more
+            each; `instance`
             normalises each channel of each scan, with a learned scale and shift.
 
     Returns:
@@ -44,4 +46,7 @@ def with_norm(network: nn.Module, norm: str) -> nn.Module:
 def _norm_of(norm: str, channels: int, eps: float) -> nn.Module:
     if norm == "instance":
         return nn.InstanceNorm3d(channels, eps=eps, affine=True)
-    return nn.GroupNorm(math.gcd(channels, MOST_GROUPS), channels, eps=eps)
+    groups = math.gcd(channels, MOST_GROUPS)
+    while groups > 1 and channels // groups < LEAST_CHANNELS_PER_GROUP:
+        groups //= 2
+    return nn.GroupNorm(groups, channels, eps=eps)
