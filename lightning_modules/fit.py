@@ -39,6 +39,9 @@ GPU_LOADER_WORKERS = 8
 PREFETCHED_BATCHES = 3
 # Statistics of about a hundred scans at a batch of eight, and little work beside an epoch of a large cohort.
 CALIBRATION_BATCHES = 16
+# Of a kernel of one voxel both memory formats are the same bytes, and torch returns either's strides; DDP then copies
+# those few bytes, and says so.
+ONE_VOXEL_STRIDES = r"Grad strides do not match bucket view strides[\s\S]*sizes\(\) = \[\d+, \d+, 1, 1, 1\]"
 
 
 @dataclass(frozen=True)
@@ -240,6 +243,7 @@ def known_warnings() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*checkpoint that ended before the epoch ended.*")
         # Lightning 2.6 asks torch's tree specification by a name that torch 2.13 deprecates.
         warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
+        warnings.filterwarnings("ignore", ONE_VOXEL_STRIDES)
         yield
 
 

@@ -53,7 +53,7 @@ class AgeNetwork(nn.Module):
         self.input_channels = spec.input_channels
         self.smallest_side_voxels = encoder.smallest_side_voxels
         self.memory_format = torch.channels_last_3d if encoder.channels_last else torch.contiguous_format
-        self.encoder.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        in_memory(self.encoder, self.memory_format)
 
     @property
     def map_layer(self) -> nn.Module:
@@ -95,3 +95,13 @@ class AgeNetwork(nn.Module):
                 "network that halves its grid less often."
             )
         return volumes.contiguous(memory_format=self.memory_format)
+
+
+def in_memory(layers: nn.Module, memory_format: torch.memory_format) -> None:
+    """Lay the weights of convolutions out in memory, in place.
+
+    Those of one voxel are left: both formats are the same bytes, under strides that DDP would have to bring together.
+    """
+    for layer in layers.modules():
+        if isinstance(layer, nn.Conv3d) and max(layer.kernel_size) > 1:
+            layer.to(memory_format=memory_format)  # type: ignore[call-overload]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .age_head import AgeHead
-from .age_network import AgeNetwork, Encoder
+from .age_network import AgeNetwork, Encoder, in_memory
 from .normalisation import with_norm
 from .specification import NetworkShape, smallest_side_voxels
 
@@ -73,7 +73,7 @@ class MultitaskUNet(AgeNetwork):
         )
         with_norm(decoders, spec.norm)
         self.decoders = decoders
-        self.decoders.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        in_memory(self.decoders, self.memory_format)
 
     @property
     def map_layer(self) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lightning_modules.fit import ONE_VOXEL_STRIDES
 from lightning_modules.networks.age_network import AgeNetwork
 from lightning_modules.networks.build import ages_of_outputs, build_network, expected_ages_of, load_network
 from lightning_modules.networks.multitask_unet import MultitaskUNet
@@ -145,6 +147,38 @@ def test_weights_travel_and_a_scan_is_predicted_alike_in_any_company(name: str, 
     alone = torch.cat([expected_ages_of(loaded, spec, scan[None]) for scan in scans])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-3)
     assert len(set(together.tolist())) == 3
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A process group of one, which warns each time."""
+    store = tmp_path_factory.mktemp("store") / "group"
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
+    torch.set_warn_always(True)
+    yield
+    torch.set_warn_always(False)
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.filterwarnings(f"ignore:{ONE_VOXEL_STRIDES}")
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("name", NAMES)
+def test_ddp_finds_the_gradients_laid_out_as_the_weights(name: str) -> None:
+    """Else it warns, and copies them at every step."""
+
+    class Training(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = seeded(tiny(name))
+
+        def forward(self, scans: Tensor) -> Tensor:
+            tasks_of = getattr(self.network, "tasks_of", self.network)
+            given = tasks_of(scans)
+            return sum(part.square().mean() for part in (given if isinstance(given, tuple) else (given,)))  # type: ignore[return-value]
+
+    training = nn.parallel.DistributedDataParallel(Training())
+    for _ in range(2):
+        training(volumes(name)).backward()
 
 
 @pytest.mark.parametrize("name", NAMES)
