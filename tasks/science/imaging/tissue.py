@@ -21,6 +21,7 @@ from ..arrays import AnyVolume, Mask, Volume
 # Tissues are numbered CSF, grey matter, white matter. Voxels of two of them: CSF with grey matter along the cortex,
 # grey with white matter below it; and CSF with white matter around the ventricles, which would pass for a rind of grey
 # matter that grows with age.
+WHITE = 2
 MIXED = ((0, 1), (1, 2), (0, 2))
 # After an affine registration a person's gyri lie some millimetres beside the template's.
 PRIOR_BLUR_MM = 2.5
@@ -104,13 +105,7 @@ def fit_tissues(images: AnyVolume, brain: Mask, priors: Volume) -> TissueFit:
         ScanRejected: Too few voxels, or an image without contrast.
         ValueError: The grids differ: a caller's mistake.
     """
-    stack = np.asarray(images)[None] if np.ndim(images) == 3 else np.asarray(images)
-    if stack.shape[1:] != brain.shape or priors.shape[1:] != brain.shape:
-        shapes = f"{stack.shape[1:]}, {brain.shape} and {priors.shape[1:]}"
-        raise ValueError(f"images, brain and priors have the grids {shapes}; resample them to one")
-    inside = np.flatnonzero(brain)
-    if inside.size < MIN_VOXELS:
-        raise ScanRejected("tissue", f"only {inside.size} voxels are brain; look at the mask")
+    stack, inside = _stacked(images, brain, priors)
     counted = inside[:: _step(inside.size, COUNTED_VOXELS)]
     values, likely = _columns(stack, counted), _columns(priors, counted)
     centre, scale, values = _standardised(values)
@@ -124,6 +119,48 @@ def fit_tissues(images: AnyVolume, brain: Mask, priors: Volume) -> TissueFit:
         outlier_fraction=outliers,
         iterations=iterations,
     )
+
+
+def white_matter(images: AnyVolume, brain: Mask, priors: Volume) -> Mask:
+    """Mark the voxels that are white matter for the most part: a target to learn segmentation from.
+
+    No person has drawn it. It is the mixture of `fit_tissues`, voxel by voxel: where two tissues look alike, as grey
+    and white matter do in T1w at about six months of age, it is the template's prior more than the scan.
+
+    Args:
+        images: As in `fit_tissues`.
+        brain: True inside the brain, CSF included.
+        priors: From `tissue_priors`, on the same grid.
+
+    Returns:
+        True where white matter has more than half of the voxel; False outside the brain.
+
+    Raises:
+        ScanRejected: Too few voxels, or an image without contrast.
+        ValueError: The grids differ: a caller's mistake.
+    """
+    stack, inside = _stacked(images, brain, priors)
+    values, likely = _columns(stack, inside), _columns(priors, inside)
+    _, _, values = _standardised(values)
+    every = _step(inside.size, FIT_VOXELS)
+    mixture, _ = _fitted(values[::every], likely[::every])
+    white = np.zeros(brain.shape, dtype=bool)
+    for start in range(0, inside.size, COUNTED_VOXELS):
+        part = slice(start, start + COUNTED_VOXELS)
+        white.flat[inside[part]] = _white_share(values[part], likely[part], mixture) > 0.5
+    return white
+
+
+def _stacked(images: AnyVolume, brain: Mask, priors: Volume) -> tuple[AnyVolume, NDArray[np.intp]]:
+    """The images as channels, and where the brain is, once the grids are known to be one."""
+    stack = np.asarray(images)[None] if np.ndim(images) == 3 else np.asarray(images)
+    if stack.shape[1:] != brain.shape or priors.shape[1:] != brain.shape:
+        shapes = f"{stack.shape[1:]}, {brain.shape} and {priors.shape[1:]}"
+        raise ValueError(f"images, brain and priors have the grids {shapes}; resample them to one")
+    inside = np.flatnonzero(brain)
+    if inside.size < MIN_VOXELS:
+        raise ScanRejected("tissue", f"only {inside.size} voxels are brain; look at the mask")
+    return stack, inside
 
 
 def _step(size: int, wanted: int) -> int:
@@ -228,10 +265,25 @@ def _parts(
     parts = posterior[:, :3].sum(axis=0)
     for number, (first, second) in enumerate(MIXED):
         mixed = posterior[:, 3 + number]
-        apart = mixture.means[second] - mixture.means[first]
-        direction = np.linalg.solve(mixture.covariance, apart)
-        share = np.clip(np.einsum("ni,i->n", values - mixture.means[first], direction) / (apart @ direction), 0.0, 1.0)
+        share = _share_of_second(values, mixture, first, second)
         parts[first] += (mixed * (1.0 - share)).sum()
         parts[second] += (mixed * share).sum()
     outlier = posterior[:, -1]
     return parts + _sums(outlier[:, None], likely)[0], float(outlier.mean())
+
+
+def _white_share(values: NDArray[np.float64], likely: NDArray[np.float64], mixture: _Mixture) -> NDArray[np.float64]:
+    """Expected part of each voxel that is white matter; of an outlier, what the template says."""
+    posterior = _responsibilities(values, _class_priors(likely), mixture)
+    share = posterior[:, WHITE] + posterior[:, -1] * likely[:, WHITE]
+    for number, (first, second) in enumerate(MIXED):
+        if second == WHITE:
+            share += posterior[:, 3 + number] * _share_of_second(values, mixture, first, second)
+    return np.asarray(share)
+
+
+def _share_of_second(values: NDArray[np.float64], mixture: _Mixture, first: int, second: int) -> NDArray[np.float64]:
+    """How far a voxel lies from one tissue to another, from 0 to 1."""
+    apart = mixture.means[second] - mixture.means[first]
+    direction = np.linalg.solve(mixture.covariance, apart)
+    return np.clip(np.einsum("ni,i->n", values - mixture.means[first], direction) / (apart @ direction), 0.0, 1.0)

@@ -20,7 +20,7 @@ from tasks.science.imaging.phantom_people import ANATOMY, SCAN, stream
 from tasks.science.imaging.quality import TemplateMaps
 from tasks.science.imaging.recipe import prepare_scan
 from tasks.science.imaging.template import mni
-from tasks.science.imaging.tissue import fit_tissues
+from tasks.science.imaging.tissue import fit_tissues, tissue_priors, white_matter
 
 RESOLUTION_MM = 2.0
 
@@ -187,3 +187,29 @@ def test_an_independent_mixture_without_priors_agrees(adults: pd.DataFrame) -> N
         _, outer, grey, inner, white = model.weights_[np.argsort(model.means_[:, 0])]
         assert row["grey_fraction"] == pytest.approx(grey + outer / 2 + inner / 2, abs=0.05)
         assert row["white_fraction"] == pytest.approx(white + inner / 2, abs=0.05)
+
+
+def dice(one: np.ndarray, other: np.ndarray) -> float:
+    return float(2 * (one & other).sum() / (one.sum() + other.sum()))
+
+
+@pytest.mark.parametrize("levels", [(30.0, 70.0, 110.0), (160.0, 100.0, 70.0)])
+def test_white_matter_is_that_of_the_person_and_not_of_the_template(
+    maps: TemplateMaps, levels: tuple[float, float, float]
+) -> None:
+    """A person whose white matter lies 4 mm beside the template's, in T1w's and T2w's order of tissues."""
+    tissues = np.roll(person(maps), 2, axis=2)
+    brain = np.roll(maps.brain, 2, axis=1)
+    planted = (tissues[2] > 0.5) & brain
+    priors = tissue_priors(maps.grey, maps.white, RESOLUTION_MM)
+    found = white_matter(drawn(tissues, levels, 4.0), brain, priors)
+    assert not found[~brain].any()
+    assert dice(found, planted) > 0.95
+    assert dice(maps.white > 0.5, planted) < 0.8
+
+
+def test_white_voxels_are_as_many_as_the_fit_counts(maps: TemplateMaps) -> None:
+    image = drawn(person(maps), (30.0, 70.0, 110.0), 6.0)
+    priors = tissue_priors(maps.grey, maps.white, RESOLUTION_MM)
+    counted = fit_tissues(image, maps.brain, priors).voxels[2]
+    assert white_matter(image, maps.brain, priors).sum() == pytest.approx(counted, rel=0.05)
