@@ -11,7 +11,7 @@ from tasks.records import NetworkSpec, TrainingSpec
 
 from .data import Batch
 from .fit_module import FitModule
-from .losses import expected_age_loss, regression_loss, soft_label_divergence
+from .losses import age_loss, regression_loss, soft_label_divergence
 from .networks.age_bins import expected_ages_years, soft_labels
 from .networks.build import build_network
 
@@ -33,18 +33,8 @@ class BrainAgeModule(FitModule):
         self.spec = network
 
     def loss(self, outputs: Tensor, ages_years: Tensor) -> Tensor:
-        """The mean over a batch: a soft label's divergence plus the weighted expected-age term, or a regression's loss.
-
-        Args:
-            outputs: Of the network, shape (n, bins) or (n, 1).
-            ages_years: Labels, shape (n,).
-        """
-        if self.spec.head == "regression":
-            return regression_loss(outputs[:, 0], ages_years, self.training_spec.loss)
-        labels = soft_labels(ages_years, self.spec).to(outputs)
-        divergence = soft_label_divergence(outputs, labels)
-        weight = self.training_spec.expected_age_weight
-        return divergence + weight * expected_age_loss(outputs, ages_years, self.spec) if weight else divergence
+        """The study's age loss of the network's outputs, the mean over a batch; see `age_loss`."""
+        return age_loss(outputs, ages_years, self.spec, self.training_spec)
 
     def training_loss(self, batch: Batch) -> Tensor:
         _, volumes, ages_years = batch

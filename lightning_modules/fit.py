@@ -24,15 +24,17 @@ from tasks.records import TrainingJob, TrainingRow, TrainingSpec, digest
 from tasks.science.imaging.slices import LEAST_REACH_MM
 
 from .augmentation import Augmentation
-from .brain_age_module import BrainAgeModule
 from .data import BEGINNING, Item, Place, PreparedScans, RankBatches, common_grid, unpadded_batches
 from .epoch_log import DataWait, EpochLog
 from .fit_module import FitModule
+from .frozen_regressor import fit_frozen_regressor
 from .inputs import NetworkInputs
 from .kept_steps import KeptSteps, WholeFiles, place_to_resume
 from .networks.age_bins import soft_labels
+from .objectives import module_class, readout_scans, training_scans
 from .out_of_memory import explained
 from .outputs import write_curves, write_predictions, write_report, write_weights, write_whole
+from .rank_n_contrast_module import RankNContrastModule
 
 GPU_LOADER_WORKERS = 8
 # Per worker, so that one slow read stalls nothing.
@@ -82,8 +84,8 @@ def fit(job: TrainingJob) -> None:
     torch.set_float32_matmul_precision("high" if torch.cuda.is_available() else "highest")
     pl.seed_everything(job.seed, workers=True, verbose=False)
     resumed, place = place_to_resume(folder / "checkpoints")
-    train, validation, calibration = loaders(job, ranks, place)
-    module = _module(job, train, calibration)
+    train, validation, calibration = loaders(job, ranks, place, module_class(job).views)
+    module = _module(job, ranks, train, calibration)
     wait = DataWait()
     log, stopping = EpochLog(ranks.world_size, wait), Patience(module.monitor, job.training.patience)
     keeping = KeptSteps(folder / "checkpoints", job.training.checkpoint_minutes)
@@ -97,14 +99,23 @@ def fit(job: TrainingJob) -> None:
         write_outputs(folder, job, ranks, log, stopped_early=stopping.stopped_epoch > 0)
 
 
-def _module(job: TrainingJob, train: DataLoader[Item], calibration: DataLoader[Item]) -> FitModule:
+def _module(job: TrainingJob, ranks: Ranks, train: DataLoader[Item], calibration: DataLoader[Item]) -> FitModule:
     steps = job.training.epochs * -(-len(train) // job.training.accumulate_batches)
     n_val = len(_of_split(job, "validation"))
-    module = BrainAgeModule(job.network, job.training, job.seed, steps, n_val, calibration)
+    module = module_class(job)(job.network, job.training, job.seed, steps, n_val, calibration)
+    if isinstance(module, RankNContrastModule):
+        module.readout, module.n_readout = _readout(job, ranks)
     scan_ids = [row.scan_id for row in _of_split(job, "train")]
     module.inputs = NetworkInputs(job.network, job.channels, augmentation_of(job), scan_ids, module.views)
     module.batch_sizes = cast(RankBatches, train.batch_sampler).sizes
     return module
+
+
+def _readout(job: TrainingJob, ranks: Ranks) -> tuple[DataLoader[Item], int]:
+    scans = readout_scans(job)
+    per_rank = job.training.batch_size // ranks.world_size
+    mine = unpadded_batches(len(scans), per_rank, ranks.rank, ranks.world_size)
+    return DataLoader(scans, batch_sampler=mine, **_workers(ranks)), len(scans)
 
 
 def _shape_of_input(job: TrainingJob, views: int) -> tuple[int, ...]:
@@ -152,7 +163,9 @@ def claim_folder(folder: Path, job: TrainingJob) -> None:
     Raises:
         ValueError: The folder belongs to another job.
     """
-    rows = [{key: value for key, value in asdict(row).items() if key != "path"} for row in job.rows]
+    rows = [
+        {key: value for key, value in asdict(row).items() if key not in ("path", "tissue_path")} for row in job.rows
+    ]
     how = {"network": asdict(job.network), "training": asdict(job.training), "resolution_mm": job.resolution_mm}
     name = digest({**how, "seed": job.seed, "rows": rows})
     claim = folder / "checkpoints" / "job.sha256"
@@ -172,7 +185,7 @@ def loaders(
     place = (len(train), spec.batch_size, ranks.rank, ranks.world_size, job.seed)
     per_rank = spec.batch_size // ranks.world_size
     held_out = unpadded_batches(len(validation), per_rank, ranks.rank, ranks.world_size)
-    changed = PreparedScans(train, augmentation_of(job), views)
+    changed = training_scans(job, augmentation_of(job), views)
     return (
         DataLoader(changed, batch_sampler=RankBatches(*place, begins=begins), **workers),
         DataLoader(PreparedScans(validation), batch_sampler=held_out, **workers),
@@ -201,6 +214,9 @@ def _workers(ranks: Ranks) -> dict[str, Any]:
 def write_outputs(folder: Path, job: TrainingJob, ranks: Ranks, log: EpochLog, stopped_early: bool) -> None:
     """Write weights, curves and predictions, and the report last."""
     weights = write_weights(folder, folder / "checkpoints" / "best.ckpt")
+    regressor: dict[str, Any] = {}
+    if job.training.objective == "rank_n_contrast":
+        regressor = {"regressor_epoch": fit_frozen_regressor(job, weights).best_epoch}
     write_curves(folder, log.rows)
     predicted = write_predictions(folder, job, weights)
     pairs = zip(predicted, job.rows, strict=True)
@@ -221,6 +237,7 @@ def write_outputs(folder: Path, job: TrainingJob, ranks: Ranks, log: EpochLog, s
             "deterministic": not torch.cuda.is_available(),
             "n_scans": dict(Counter(row.split for row in job.rows)),
             "seed": job.seed,
+            **regressor,
             "torch_version": torch.__version__,
             "lightning_version": pl.__version__,
         },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ from tasks.records import TrainingSpec
 
 from .data import Batch
 from .inputs import NetworkInputs
+from .networks.age_network import AgeNetwork
 from .optimisation import follow, optimizer_of, schedule_of
 
 LOSS_SUM = "train_loss_sum"
@@ -51,10 +52,12 @@ class FitModule(pl.LightningModule):
     validation_columns: ClassVar[tuple[str, ...]] = ("val_mae_years", "val_loss")
     monitor: ClassVar[str] = "val_mae_years"
     views: ClassVar[int] = 1
+    network: AgeNetwork
+    average: AgeNetwork | None
 
     def __init__(
         self,
-        network: nn.Module,
+        network: AgeNetwork,
         training: TrainingSpec,
         seed: int,
         total_steps: int,
@@ -85,9 +88,9 @@ class FitModule(pl.LightningModule):
         self.register_buffer("_loss_sum", torch.zeros(2, dtype=torch.float64), persistent=False)
 
     @property
-    def evaluated(self) -> nn.Module:
+    def evaluated(self) -> AgeNetwork:
         """The network that is judged and written."""
-        return self.average if self.average is not None else self.network
+        return self.network if self.average is None else self.average
 
     def training_loss(self, batch: Batch) -> Tensor:
         """What the fit minimises: a mean over one rank's batch."""
@@ -97,9 +100,33 @@ class FitModule(pl.LightningModule):
         """Judge each scan of a batch by the `evaluated` network, which is in evaluation mode: alike in any company.
 
         Returns:
-            One row per scan, float64, shape (n, columns), in the order of `validation_columns`.
+            One row per scan, float64, shape (n, `row_width`).
         """
         raise NotImplementedError
+
+    @property
+    def row_width(self) -> int:
+        """Numbers per scan of `validation_rows`: the validation columns, where a subclass needs no others."""
+        return len(self.validation_columns)
+
+    def validation_figures(self, rows: Tensor) -> dict[str, Tensor]:
+        """Sum up all scans' rows, alike on every rank; by default each column is the mean of its figure.
+
+        Args:
+            rows: Of every validation scan, float64, shape (scans, `row_width`).
+
+        Returns:
+            A number for each of `validation_columns`.
+        """
+        return dict(zip(self.validation_columns, rows.mean(dim=0), strict=True))
+
+    def fitted_parameters(self) -> Iterator[nn.Parameter]:
+        """What the optimiser moves."""
+        return self.network.parameters()
+
+    def pass_through(self, volumes: Tensor) -> None:
+        """Run the `evaluated` network through every layer that it has, for their statistics."""
+        self.evaluated(volumes)
 
     def forward_backward(self, volumes: Tensor) -> None:
         """Take the memory of one training step, to find out what fits; the gradients are of no use."""
@@ -161,8 +188,7 @@ class FitModule(pl.LightningModule):
 
     def on_validation_start(self) -> None:
         self._measure_batch_norm()
-        shape = (self.n_val, len(self.validation_columns) + 1)
-        self._val_rows = torch.zeros(shape, dtype=torch.float64, device=self.device)
+        self._val_rows = torch.zeros(self.n_val, self.row_width + 1, dtype=torch.float64, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         # In full precision, as the model will predict.
@@ -175,16 +201,16 @@ class FitModule(pl.LightningModule):
         sum_over_ranks(self._val_rows)
         if not bool((self._val_rows[:, -1] == 1).all()):
             raise RuntimeError("a validation scan was evaluated never or twice")
-        means = dict(zip(self.validation_columns, self._val_rows[:, :-1].mean(dim=0), strict=True))
-        if not torch.isfinite(means[self.monitor]):
+        figures = self.validation_figures(self._val_rows[:, :-1])
+        if not torch.isfinite(figures[self.monitor]):
             raise ValueError(
                 f"{self.monitor} of epoch {self.current_epoch} is not finite: the fit diverged. "
                 f"Lower learning_rate (now {self.training_spec.learning_rate})."
             )
-        self.log_dict(means, sync_dist=True)
+        self.log_dict(figures, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = optimizer_of(self.network.parameters(), self.training_spec)
+        optimizer = optimizer_of(self.fitted_parameters(), self.training_spec)
         schedule = schedule_of(optimizer, self.training_spec, self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -198,7 +224,7 @@ class FitModule(pl.LightningModule):
         self.evaluated.train()
         for _, volumes, _ in self.calibration if layers else ():
             there = volumes.to(self.device, non_blocking=True)
-            self.evaluated(there if self.inputs is None else self.inputs.evaluation(there))
+            self.pass_through(there if self.inputs is None else self.inputs.evaluation(there))
         self.evaluated.eval()
         for layer in layers:
             for statistic in (layer.running_mean, layer.running_var):

@@ -62,6 +62,24 @@ class NetworkInputs:
             scans.append(torch.stack(seen) if self.views > 1 else seen[0])
         return torch.stack(scans)
 
+    def training_target(self, maps: Tensor, indices: Tensor, epoch: int) -> Tensor:
+        """Mirror, shift and crop maps of training scans as `training` does the scans; their values stay.
+
+        Args:
+            maps: On the prepared grid, shape (n, maps, i, j, k).
+            indices: As in `training`.
+            epoch: From 0.
+
+        Returns:
+            Shape (n, maps, i', j', k'); 0 outside the grid.
+        """
+        moved = []
+        for each, index in zip(maps, indices.tolist(), strict=True):
+            name = self.scan_ids[index], epoch
+            part = self.augmentation.moved(each, *name)
+            moved.append(random_crop(part, self.network.crop_voxels, self.augmentation.crop_stream(*name)))
+        return torch.stack(moved)
+
     def _changed(self, volume: Tensor, scan_id: str, epoch: int, view: int) -> Tensor:
         moved = chosen_channels(self.augmentation.moved(volume, scan_id, epoch, view), self.network, self.channels)
         place = self.augmentation.crop_stream(scan_id, epoch, view)

@@ -6,7 +6,28 @@ import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss, mse_loss, smooth_l1_loss
 
-from .networks.age_bins import AgeBinSpec, expected_ages_years
+from tasks.records import NetworkSpec, TrainingSpec
+
+from .networks.age_bins import AgeBinSpec, expected_ages_years, soft_labels
+
+
+def age_loss(outputs: Tensor, ages_years: Tensor, network: NetworkSpec, training: TrainingSpec) -> Tensor:
+    """What a study minimises of the ages that a head gives.
+
+    Args:
+        outputs: Of the head, in full precision, shape (n, bins) or (n, 1).
+        ages_years: Labels, shape (n,).
+        network: Its head and bins.
+        training: Its `loss`, or the weight of the expected-age term.
+
+    Returns:
+        The mean over the n scans: a soft label's divergence and weighted expected-age term, or a regression's loss.
+    """
+    if network.head == "regression":
+        return regression_loss(outputs[:, 0], ages_years, training.loss)
+    divergence = soft_label_divergence(outputs, soft_labels(ages_years, network).to(outputs))
+    weight = training.expected_age_weight
+    return divergence + weight * expected_age_loss(outputs, ages_years, network) if weight else divergence
 
 
 def soft_label_divergence(logits: Tensor, labels: Tensor) -> Tensor:

@@ -422,13 +422,24 @@ class EnsembleSpec:
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """One prepared scan as the training job sees it: a local file, its label and its part."""
+    """One prepared scan as the training job sees it: a local file, its label and its part.
+
+    Attributes:
+        scan_id: The scan.
+        participant_id: Its subject.
+        path: Its `.npy` file.
+        target_years: Its label.
+        split: Its part.
+        tissue_path: Where white matter is segmented, a `.npy` file of its template's tissue priors: CSF, grey and white
+            matter on the prepared grid.
+    """
 
     scan_id: str
     participant_id: str
     path: str
     target_years: float
     split: SplitName
+    tissue_path: str = ""
 
 
 @dataclass(frozen=True)
@@ -443,6 +454,8 @@ class TrainingJob:
         output_folder: Where outputs go.
         resolution_mm: Voxel size of the scans, for what is simulated in millimetres.
         channels: Names of the prepared volumes' channels, in order.
+        white_matter_folder: Where the scans' white matter is kept for other jobs of the recipe; "" keeps it with the
+            outputs.
     """
 
     network: NetworkSpec
@@ -452,6 +465,7 @@ class TrainingJob:
     output_folder: str
     resolution_mm: float
     channels: tuple[Channel, ...] = ("T1w",)
+    white_matter_folder: str = ""
 
 
 @dataclass(frozen=True)
