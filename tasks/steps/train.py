@@ -36,6 +36,7 @@ from tasks.steps.members import (
 )
 from tasks.steps.progress import CohortState, registration_key
 from tasks.steps.quality import VOLUME, quality_table
+from tasks.steps.white_matter import white_matter_files
 
 # Raised when a change of the training code alters the weights that equal inputs give.
 TRAINING_VERSION = 2
@@ -76,6 +77,7 @@ def plan_training(study: Study, store: Store, states: list[CohortState]) -> Trai
 
 def _labelled(state: CohortState, scans: pd.DataFrame) -> pd.DataFrame:
     columns = ["scan_id", "cohort", "participant_id", "session_id", "sha256", "age_years", "years_since_baseline"]
+    columns += ["template"]
     named = scans[columns].assign(role=state.spec.role, site=scans["site"].fillna("").astype(str))
     if "target_years" in scans:
         named["target_years"] = scans["target_years"]
@@ -121,6 +123,7 @@ def member_job(study: Study, settings: Settings, store: Store, plan: TrainingPla
     """What one member is trained on and how; the job's folder keeps its steps, so that a killed one goes on."""
     folder = settings.home / "training" / plan.key[: layout.KEY_LENGTH] / member.name
     recipe_key = study_recipe_key(study)
+    white_matter = white_matter_files(study, settings, recipe_key, plan.rows["template"])
     rows = tuple(
         TrainingRow(
             scan_id=str(row["scan_id"]),
@@ -128,6 +131,7 @@ def member_job(study: Study, settings: Settings, store: Store, plan: TrainingPla
             path=str(store.local_path(layout.prepared_volume(recipe_key, str(row["sha256"])))),
             target_years=float(row["target_years"]),
             split=row["split"],
+            tissue_path=white_matter.priors.get(row["template"], ""),
         )
         for row in member_rows(study, plan.rows, member).to_dict("records")
     )
@@ -143,6 +147,7 @@ def member_job(study: Study, settings: Settings, store: Store, plan: TrainingPla
         output_folder=str(folder),
         resolution_mm=study.recipe.resolution_mm,
         channels=study.recipe.channel_names,
+        white_matter_folder=white_matter.folder,
     )
 
 

@@ -171,6 +171,19 @@ def prepared_montage(prepared: Prepared, title: str, recipe: Recipe, template: T
     return montage_png(prepared.volume, prepared.affine, title, outline, recipe.channel_names)
 
 
+def tissue_priors_on_grid(recipe: Recipe, template: Template) -> Volume:
+    """Say how likely each tissue is at each voxel of prepared scans.
+
+    Args:
+        recipe: The study's recipe.
+        template: Where it brings scans.
+
+    Returns:
+        CSF, grey and white matter, float32, shape (3, i, j, k).
+    """
+    return _target(recipe, template).maps.priors(recipe.resolution_mm)
+
+
 def _on_grid(placed: Mapping[str, PlacedImage], target: Target, recipe: Recipe) -> dict[str, Volume]:
     return {name: image.on_grid(target.shape, target.affine, recipe.resolution_mm) for name, image in placed.items()}
 
