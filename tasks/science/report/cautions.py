@@ -29,6 +29,7 @@ from .contents import (
     unpredicted,
 )
 from .notation import anything, estimate_with_interval, is_missing, number, plural
+from .units import PER_YEAR, Unit, error_in_words
 
 FEWEST_EXTERNAL_SUBJECTS = 30
 FEWEST_TRAINING_SUBJECTS = 100
@@ -46,8 +47,8 @@ def find_cautions(contents: ReportContents) -> tuple[str, ...]:
         Sentences; none where nothing was found.
     """
     return (
-        *_of_validation(contents.flow, contents.metrics),
-        *_of_training(contents.training, contents.predictions),
+        *_of_validation(contents.flow, contents.metrics, contents.unit),
+        *_of_training(contents.training, contents.predictions, contents.unit),
         *_of_flow(contents.flow, contents.exclusions),
         *_of_predictions(contents.flow, contents.predictions),
         *_of_associations(contents.associations),
@@ -63,7 +64,7 @@ def training_size(training: Mapping[str, Any]) -> tuple[int, str] | None:
     return None
 
 
-def _of_validation(flow: pd.DataFrame, metrics: pd.DataFrame) -> Iterator[str]:
+def _of_validation(flow: pd.DataFrame, metrics: pd.DataFrame, unit: Unit) -> Iterator[str]:
     external = cohorts_of_role(flow, "external")
     if not external:
         yield "There is no external cohort: nothing here shows how the model does on another site."
@@ -74,8 +75,8 @@ def _of_validation(flow: pd.DataFrame, metrics: pd.DataFrame) -> Iterator[str]:
             beside = " Its bias-corrected MAE alone says nothing of accuracy." if corrected else ""
             yield f"{cohort}: the model's raw MAE could not be estimated, so it is not validated there.{beside}"
             continue
-        yield from _against_constant(cohort, compare_with_constant(metrics, cohort))
-        yield from _against_tissue_volumes(cohort, model, headline(metrics, cohort, "mae", TISSUE_VOLUMES))
+        yield from _against_constant(cohort, compare_with_constant(metrics, cohort), unit)
+        yield from _against_tissue_volumes(cohort, model, headline(metrics, cohort, "mae", TISSUE_VOLUMES), unit)
         yield from _of_calibration(cohort, headline(metrics, cohort, "slope"))
         if model.n_subjects < FEWEST_EXTERNAL_SUBJECTS:
             yield (
@@ -85,15 +86,15 @@ def _of_validation(flow: pd.DataFrame, metrics: pd.DataFrame) -> Iterator[str]:
         yield from _of_inestimable(cohort, metrics)
 
 
-def _against_constant(cohort: str, comparison: Comparison | None) -> Iterator[str]:
+def _against_constant(cohort: str, comparison: Comparison | None, unit: Unit) -> Iterator[str]:
     if comparison is None:
         yield f"{cohort}: no mean-age baseline was computed, so the model's MAE stands without a comparison."
         return
     if comparison.is_better:
         return
-    figures = f"MAE {_years(comparison.model_mae)} against {_years(comparison.baseline_mae)}"
+    figures = f"MAE {_error(comparison.model_mae, unit)} against {_error(comparison.baseline_mae, unit)}"
     if comparison.difference is not None:
-        figures += f", difference {_years(comparison.difference)}"
+        figures += f", difference {_error(comparison.difference, unit)}"
     found = "is worse than" if comparison.is_worse else "is not shown to be better than"
     yield (
         f"{cohort}: the model {found} predicting the training cohort's {comparison.baseline}: {figures}; "
@@ -101,11 +102,11 @@ def _against_constant(cohort: str, comparison: Comparison | None) -> Iterator[st
     )
 
 
-def _against_tissue_volumes(cohort: str, model: Estimate, baseline: Estimate | None) -> Iterator[str]:
+def _against_tissue_volumes(cohort: str, model: Estimate, baseline: Estimate | None, unit: Unit) -> Iterator[str]:
     if baseline is not None and model.estimate > baseline.estimate:
         yield (
             f"{cohort}: a linear model on tissue volumes alone is more accurate than the network: "
-            f"MAE {_years(baseline)} against {_years(model)}."
+            f"MAE {_error(baseline, unit)} against {_error(model, unit)}."
         )
 
 
@@ -130,7 +131,7 @@ def _of_inestimable(cohort: str, metrics: pd.DataFrame) -> Iterator[str]:
         yield f"{cohort}: not estimable for the model: {', '.join(names)}."
 
 
-def _of_training(training: Mapping[str, Any], predictions: pd.DataFrame) -> Iterator[str]:
+def _of_training(training: Mapping[str, Any], predictions: pd.DataFrame, unit: Unit) -> Iterator[str]:
     size = training_size(training)
     if size is not None and size[0] < FEWEST_TRAINING_SUBJECTS:
         yield (
@@ -143,20 +144,21 @@ def _of_training(training: Mapping[str, Any], predictions: pd.DataFrame) -> Iter
             f"The validation error was lowest in the last of {plural(epochs, 'epoch')}: the fit may have stopped "
             "before it converged."
         )
-    yield from _of_age_range(training.get("age_range_years"), predictions)
+    yield from _of_age_range(training.get("age_range_years"), predictions, unit)
 
 
-def _of_age_range(age_range_years: Any, predictions: pd.DataFrame) -> Iterator[str]:
+def _of_age_range(age_range_years: Any, predictions: pd.DataFrame, unit: Unit) -> Iterator[str]:
     if age_range_years is None or predictions.empty:
         return
     first, last = (float(edge) for edge in age_range_years)
+    shown = [number(edge * PER_YEAR[unit], 1) for edge in (first, last)]
     for cohort, rows in predictions[predictions["role"] != "train"].groupby("cohort", sort=True):
         ages = rows["age_years"].astype(float)
         outside = int(((ages < first) | (ages > last)).sum())
         if outside:
             yield (
                 f"{cohort}: {outside:,} of {plural(len(rows), 'scan')} {'lies' if outside == 1 else 'lie'} outside the "
-                f"training ages ({number(first, 1)} to {number(last, 1)} years), where the model extrapolates."
+                f"training ages ({shown[0]} to {shown[1]} {unit}), where the model extrapolates."
             )
 
 
@@ -201,5 +203,5 @@ def _of_associations(associations: pd.DataFrame) -> Iterator[str]:
             yield f"Association “{model}”: {'; '.join(problems)}."
 
 
-def _years(value: Estimate) -> str:
-    return estimate_with_interval(value.estimate, value.ci_low, value.ci_high, "y")
+def _error(value: Estimate, unit: Unit) -> str:
+    return error_in_words(value.estimate, value.ci_low, value.ci_high, unit)

@@ -80,7 +80,8 @@ class ReportContents:
         provenance: Versions, digests, addresses and dates; a mapping in it becomes a part of the table.
         cautions: Plain sentences shown at the top; `find_cautions` derives them.
         comparison: The models that the study compares; None where it has one, without folds or subjects apart.
-        unit: In which the comparison shows ages and errors; the tables here are in years.
+        unit: In which the page shows ages and errors; the tables here are in years. Associations stay in the units
+            that their formulas name.
     """
 
     study_name: str

@@ -10,6 +10,7 @@ from .contents import usable
 from .figures import MOST_VECTOR_POINTS, Drawing, draw_interval, new_figure
 from .notation import anything, estimate_with_interval, is_missing, label, missing_cells, number, term_label
 from .svg import INK, MARKERS, PALETTE, QUIET, house_style, inline_svg
+from .units import Unit, everything_in_unit
 from .verdict import FALSE_DISCOVERY_RATE, terms_of_interest
 
 FEWEST_POINTS_OF_A_VIOLIN = 8
@@ -40,12 +41,13 @@ def first_sessions(predictions: pd.DataFrame, group_column: str) -> pd.DataFrame
     return rows.loc[controls_first.sort_values(kind="stable").index].reset_index(drop=True)
 
 
-def brain_pad_by_group(predictions: pd.DataFrame, group_column: str) -> Drawing | None:
+def brain_pad_by_group(predictions: pd.DataFrame, group_column: str, unit: Unit = "years") -> Drawing | None:
     """Draw raw brain-PAD by group: every subject, the box, and the density where there are enough.
 
     Args:
         predictions: All predictions; brain-PAD in years.
         group_column: The column of groups.
+        unit: To show brain-PAD in.
 
     Returns:
         The drawing, or None where no usable scan has a group.
@@ -54,15 +56,15 @@ def brain_pad_by_group(predictions: pd.DataFrame, group_column: str) -> Drawing 
     if rows.empty:
         return None
     columns = ("cohort", "participant_id", "session_id", "scan_id", group_column, "age_years", "brain_pad_years")
-    data = rows[list(columns)].reset_index(drop=True)
+    data = everything_in_unit(rows[list(columns)].reset_index(drop=True), unit)
     pads = {
-        str(group): part["brain_pad_years"].to_numpy(float) for group, part in data.groupby(group_column, sort=False)
+        str(group): part[f"brain_pad_{unit}"].to_numpy(float) for group, part in data.groupby(group_column, sort=False)
     }
     with house_style():
         figure = new_figure(3.4)
-        _groups(figure.subplots(), pads, group_column)
+        _groups(figure.subplots(), pads, group_column, unit)
         medians = "; ".join(
-            f"{name}: n {len(pad)}, median {number(np.median(pad))} years" for name, pad in pads.items()
+            f"{name}: n {len(pad)}, median {number(np.median(pad))} {unit}" for name, pad in pads.items()
         )
         svg = inline_svg(figure, "figure-groups", f"Raw brain-PAD by {group_column}. {medians}.")
     caption = (
@@ -74,7 +76,7 @@ def brain_pad_by_group(predictions: pd.DataFrame, group_column: str) -> Drawing 
     return Drawing("figure-groups", "Brain-PAD by group", caption, svg, data)
 
 
-def _groups(axes: Axes, pads: dict[str, np.ndarray], group_column: str) -> None:
+def _groups(axes: Axes, pads: dict[str, np.ndarray], group_column: str, unit: Unit) -> None:
     generator = np.random.default_rng(JITTER_SEED)
     for place, values in enumerate(pads.values()):
         colour, marker = PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)]
@@ -85,7 +87,7 @@ def _groups(axes: Axes, pads: dict[str, np.ndarray], group_column: str) -> None:
     axes.axhline(0, color=INK, linewidth=0.9, linestyle="--")
     names = [f"{label(name, 18)}\nn = {len(values):,}" for name, values in pads.items()]
     axes.set_xticks(range(len(pads)), names, rotation=0 if len(pads) <= 8 else 60)
-    axes.set(xlim=(-0.6, len(pads) - 0.4), ylabel="brain-PAD, raw (years)", xlabel=label(group_column))
+    axes.set(xlim=(-0.6, len(pads) - 0.4), ylabel=f"brain-PAD, raw ({unit})", xlabel=label(group_column))
     axes.grid(visible=False, axis="x")
 
 

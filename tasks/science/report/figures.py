@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from .contents import MODEL, TISSUE_VOLUMES, headline, predictors, usable
 from .notation import estimate_with_interval, is_missing, label, number, plural
 from .svg import INK, MARKERS, PALETTE, QUIET, WIDTH_INCHES, house_style, inline_svg
+from .units import Unit, everything_in_unit, in_unit
 
 MOST_VECTOR_POINTS = 2000
 MOST_SITES_NAMED = 12
@@ -45,12 +46,13 @@ def new_figure(height_inches: float) -> Figure:
     return Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
 
 
-def training_curves(curves: pd.DataFrame, best_epoch: int | None) -> Drawing | None:
+def training_curves(curves: pd.DataFrame, best_epoch: int | None, unit: Unit = "years") -> Drawing | None:
     """Draw the losses and the validation error over epochs, so that over-fitting shows.
 
     Args:
         curves: One row per epoch: losses (unitless) and validation MAE (years).
         best_epoch: The epoch whose weights were kept, in the numbering of `curves`.
+        unit: To show ages in.
 
     Returns:
         The drawing, or None without epochs.
@@ -59,6 +61,7 @@ def training_curves(curves: pd.DataFrame, best_epoch: int | None) -> Drawing | N
         return None
     seeds = ["seed"] if "seed" in curves.columns else []
     data = curves[[*seeds, "epoch", "train_loss", "val_loss", "val_mae_years"]].astype({"epoch": int})
+    data, error = everything_in_unit(data, unit), f"val_mae_{unit}"
     members = [member for _, member in data.groupby("seed")] if seeds else [data]
     with house_style():
         figure = new_figure(2.7)
@@ -68,8 +71,8 @@ def training_curves(curves: pd.DataFrame, best_epoch: int | None) -> Drawing | N
             train, validation = ("training", "validation") if place == 0 else ("_training", "_validation")
             losses.plot(member["epoch"], member["train_loss"], "-", color=PALETTE[0], linewidth=1.3, label=train)
             losses.plot(member["epoch"], member["val_loss"], "--", color=PALETTE[1], linewidth=1.3, label=validation)
-            errors.plot(member["epoch"], member["val_mae_years"], "--", color=PALETTE[1], linewidth=1.3)
-        for axes, title in ((losses, "Loss"), (errors, "Validation MAE (years)")):
+            errors.plot(member["epoch"], member[error], "--", color=PALETTE[1], linewidth=1.3)
+        for axes, title in ((losses, "Loss"), (errors, f"Validation MAE ({unit})")):
             axes.set(xlabel="epoch", title=title)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             if best_epoch is not None:
@@ -80,20 +83,23 @@ def training_curves(curves: pd.DataFrame, best_epoch: int | None) -> Drawing | N
         alt = (
             f"Two line charts over {plural(len(members[0]), 'epoch')}. At the end the training loss is "
             f"{number(last['train_loss'])}, the validation loss {number(last['val_loss'])} and the validation error "
-            f"{number(last['val_mae_years'])} years{kept}."
+            f"{number(last[error])} {unit}{kept}."
         )
         svg = inline_svg(figure, "figure-training", alt)
     caption = "By epoch, counted from 0. A validation loss that rises while training falls means over-fitting."
     return Drawing("figure-training", "Training curves", caption, svg, data.reset_index(drop=True))
 
 
-def predicted_against_age(predictions: pd.DataFrame, cohort: str, position: int) -> Drawing | None:
+def predicted_against_age(
+    predictions: pd.DataFrame, cohort: str, position: int, unit: Unit = "years"
+) -> Drawing | None:
     """Draw predicted age and raw brain-PAD against age, by site, so that bias and site offsets show.
 
     Args:
         predictions: All predictions; ages in years.
         cohort: The cohort to draw.
         position: Its place in the page, for the figure's name.
+        unit: To show ages in.
 
     Returns:
         The drawing, or None where the cohort has no usable prediction.
@@ -103,22 +109,24 @@ def predicted_against_age(predictions: pd.DataFrame, cohort: str, position: int)
     if rows.empty:
         return None
     columns = ["scan_id", "participant_id", "session_id", "site", "age_years", "predicted_age_years", "brain_pad_years"]
-    data = rows[columns].sort_values("scan_id", kind="stable").reset_index(drop=True)
+    data = everything_in_unit(rows[columns].sort_values("scan_id", kind="stable").reset_index(drop=True), unit)
+    age, predicted, pad = f"age_{unit}", f"predicted_age_{unit}", f"brain_pad_{unit}"
     name = f"figure-ages-{position}"
     with house_style():
         figure, left, right = _square_pair(n_legend_rows=-(-_n_marks(data) // LEGEND_COLUMNS))
-        _by_site(left, data, "predicted_age_years")
-        _by_site(right, data, "brain_pad_years")
-        edges = _padded(np.concatenate([data["age_years"], data["predicted_age_years"]]).astype(float))
+        _by_site(left, data, age, predicted)
+        _by_site(right, data, age, pad)
+        edges = _padded(np.concatenate([data[age], data[predicted]]).astype(float))
         left.plot(edges, edges, color=INK, linewidth=0.9, linestyle="--", label="predicted = age")
-        left.set(xlim=edges, ylim=edges, xlabel="age (years)", title="Predicted age")
-        left.set_ylabel("predicted age, raw (years)")
+        left.set(xlim=edges, ylim=edges, xlabel=f"age ({unit})", title="Predicted age")
+        left.set_ylabel(f"predicted age, raw ({unit})")
         right.axhline(0, color=INK, linewidth=0.9, linestyle="--")
-        right.set(xlabel="age (years)", ylabel="brain-PAD, raw (years)", title="Brain-PAD")
+        right.set(xlabel=f"age ({unit})", ylabel=f"brain-PAD, raw ({unit})", title="Brain-PAD")
         figure.legend(*left.get_legend_handles_labels(), loc="lower center", ncols=LEGEND_COLUMNS)
         alt = (
             f"Two scatter plots of {plural(len(data), 'scan')} of {cohort}. Left, predicted against chronological age "
-            f"with the line of identity; Pearson r is {_correlation(data)}. Right, raw brain-PAD against age."
+            f"with the line of identity; Pearson r is {_correlation(data[age], data[predicted])}. Right, raw brain-PAD "
+            "against age."
         )
         svg = inline_svg(figure, name, alt)
     caption = (
@@ -148,27 +156,27 @@ def _padded(values: np.ndarray) -> tuple[float, float]:
     return float(values.min()) - margin, float(values.max()) + margin
 
 
-def _correlation(data: pd.DataFrame) -> str:
-    ages, predicted = data["age_years"].to_numpy(float), data["predicted_age_years"].to_numpy(float)
-    if len(data) < 3 or np.ptp(ages) == 0 or np.ptp(predicted) == 0:
+def _correlation(age: pd.Series, predicted_age: pd.Series) -> str:
+    ages, predicted = age.to_numpy(float), predicted_age.to_numpy(float)
+    if len(ages) < 3 or np.ptp(ages) == 0 or np.ptp(predicted) == 0:
         return number(None)
     return number(np.corrcoef(ages, predicted)[0, 1])
 
 
-def _by_site(axes: Axes, data: pd.DataFrame, column: str) -> None:
+def _by_site(axes: Axes, data: pd.DataFrame, age: str, column: str) -> None:
     sites = data["site"].map(lambda site: "site not given" if is_missing(site) else str(site))
     order = sorted(sites.unique(), key=lambda site: (-int((sites == site).sum()), site))
     for index, site in enumerate(order[:MOST_SITES_NAMED]):
         colour, marker = PALETTE[index % len(PALETTE)], MARKERS[(index + index // len(PALETTE)) % len(MARKERS)]
-        _points(axes, data[sites == site], column, colour, marker, label(site))
+        _points(axes, data[sites == site], age, column, colour, marker, label(site))
     others = data[sites.isin(order[MOST_SITES_NAMED:])]
     if len(others):
-        _points(axes, others, column, "#9a9a9a", ".", f"{len(order) - MOST_SITES_NAMED} other sites")
+        _points(axes, others, age, column, "#9a9a9a", ".", f"{len(order) - MOST_SITES_NAMED} other sites")
 
 
-def _points(axes: Axes, rows: pd.DataFrame, column: str, colour: str, marker: str, name: str) -> None:
+def _points(axes: Axes, rows: pd.DataFrame, age: str, column: str, colour: str, marker: str, name: str) -> None:
     axes.plot(
-        rows["age_years"].astype(float),
+        rows[age].astype(float),
         rows[column].astype(float),
         marker,
         color=colour,
@@ -181,12 +189,13 @@ def _points(axes: Axes, rows: pd.DataFrame, column: str, colour: str, marker: st
     )
 
 
-def error_against_baselines(metrics: pd.DataFrame, cohorts: Sequence[str]) -> Drawing | None:
+def error_against_baselines(metrics: pd.DataFrame, cohorts: Sequence[str], unit: Unit = "years") -> Drawing | None:
     """Draw the raw MAE of the model beside those of the baselines: what a network adds to no network.
 
     Args:
         metrics: The report's metrics.
         cohorts: The cohorts to draw, in order.
+        unit: To show errors in.
 
     Returns:
         The drawing, or None where no MAE was estimated.
@@ -200,20 +209,21 @@ def error_against_baselines(metrics: pd.DataFrame, cohorts: Sequence[str]) -> Dr
     if not found:
         return None
     data = pd.DataFrame(found).rename(columns={"estimate": "mae_years"})
+    data, error = in_unit(data, ("mae_years", "ci_low", "ci_high"), unit), f"mae_{unit}"
     looks = {MODEL: (PALETTE[0], "o"), TISSUE_VOLUMES: (PALETTE[1], "D")}
     with house_style():
         figure = new_figure(0.75 + 0.24 * len(data))
         axes = figure.subplots()
         for place, (_, row) in enumerate(data.iterrows()):
             colour, marker = looks.get(row["predictor"], (PALETTE[6], "s"))
-            draw_interval(axes, place, row["mae_years"], row["ci_low"], row["ci_high"], colour, marker)
+            draw_interval(axes, place, row[error], row["ci_low"], row["ci_high"], colour, marker)
         axes.set_yticks(range(len(data)), [f"{label(row.cohort)}: {row.predictor}" for row in data.itertuples()])
-        axes.set(xlabel="MAE, raw (years); lower is better", ylim=(len(data) - 0.4, -0.6))
+        axes.set(xlabel=f"MAE, raw ({unit}); lower is better", ylim=(len(data) - 0.4, -0.6))
         axes.set_xlim(left=0)
         axes.grid(visible=False, axis="y")
         lines = [
             f"{row['cohort']}, {row['predictor']}: "
-            + estimate_with_interval(row["mae_years"], row["ci_low"], row["ci_high"], "years")
+            + estimate_with_interval(row[error], row["ci_low"], row["ci_high"], unit)
             for _, row in data.iterrows()
         ]
         svg = inline_svg(figure, "figure-baselines", f"Dot plot of raw mean absolute errors. {'; '.join(lines)}.")

@@ -30,6 +30,7 @@ from .tables import (
     plain_table,
     subgroup_tables,
 )
+from .units import everything_in_unit, facts_in_unit
 from .verdict import answer_questions
 
 HERE = Path(__file__).parent
@@ -134,8 +135,8 @@ def _diagram(row: Mapping[Any, Any], predictions: pd.DataFrame) -> dict[str, Any
 def _training(contents: ReportContents) -> dict[str, Any]:
     best: Any = contents.training.get("best_epoch")
     return {
-        "training_facts": facts_table(contents.training, "The fit"),
-        "curves": _figure(training_curves(contents.curves, None if is_missing(best) else int(best))),
+        "training_facts": facts_table(facts_in_unit(contents.training, contents.unit), "The fit"),
+        "curves": _figure(training_curves(contents.curves, None if is_missing(best) else int(best), contents.unit)),
     }
 
 
@@ -143,14 +144,18 @@ def _validation(contents: ReportContents) -> dict[str, Any]:
     cohorts = _cohorts_with_numbers(contents)
     external = set(cohorts_of_role(contents.flow, "external"))
     parts = [_cohort_validation(contents, cohort, position) for position, cohort in enumerate(cohorts, 1)]
-    baselines = error_against_baselines(contents.metrics, [c for c in cohorts if c in external] or cohorts)
+    baselines = error_against_baselines(
+        contents.metrics, [c for c in cohorts if c in external] or cohorts, contents.unit
+    )
     return {
         "external": [part for part in parts if part.cohort in external],
         "other_cohorts": [part for part in parts if part.cohort not in external],
         "corrected_parts": [part for part in parts if part.corrected],
         "baselines": _figure(baselines),
-        "all_metrics": _data(contents.metrics, "All metrics", "metrics"),
-        "all_predictions": _data(contents.predictions, "All predictions", "predictions"),
+        "all_metrics": _data(everything_in_unit(contents.metrics, contents.unit), "All metrics", "metrics"),
+        "all_predictions": _data(
+            everything_in_unit(contents.predictions, contents.unit), "All predictions", "predictions"
+        ),
     }
 
 
@@ -166,10 +171,10 @@ def _cohort_validation(contents: ReportContents, cohort: str, position: int) -> 
     return CohortValidation(
         cohort=cohort,
         role=str(roles.iloc[0]) if len(roles) else "role not given",
-        raw=metrics_table(contents.metrics, cohort, RAW),
-        corrected=metrics_table(_of_model(contents.metrics), cohort, CORRECTED),
-        scatter=_figure(predicted_against_age(contents.predictions, cohort, position)),
-        parts=subgroup_tables(contents.metrics, cohort),
+        raw=metrics_table(contents.metrics, cohort, RAW, contents.unit),
+        corrected=metrics_table(_of_model(contents.metrics), cohort, CORRECTED, contents.unit),
+        scatter=_figure(predicted_against_age(contents.predictions, cohort, position, contents.unit)),
+        parts=subgroup_tables(contents.metrics, cohort, contents.unit),
     )
 
 
@@ -180,8 +185,8 @@ def _of_model(metrics: pd.DataFrame) -> pd.DataFrame:
 def _disease(contents: ReportContents) -> dict[str, Any]:
     column = contents.group_column
     return {
-        "groups": _figure(brain_pad_by_group(contents.predictions, column)) if column else None,
-        "group_summary": group_table(contents.predictions, column) if column else None,
+        "groups": _figure(brain_pad_by_group(contents.predictions, column, contents.unit)) if column else None,
+        "group_summary": group_table(contents.predictions, column, contents.unit) if column else None,
         "forest": _figure(association_forest(contents.associations)),
         "associations": association_tables(contents.associations),
         "all_associations": _data(contents.associations, "All terms", "associations"),

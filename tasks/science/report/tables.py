@@ -22,12 +22,12 @@ from .notation import (
     humanise,
     interval,
     is_missing,
-    metric_label,
     metric_name,
     number,
     p_value,
     plural,
 )
+from .units import Unit, everything_in_unit, metric_label_in, metrics_in_unit
 
 SPREADSHEET_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 SUBGROUP_METRICS = ("mae", "rmse", "bias", "r2", "pearson")
@@ -39,6 +39,8 @@ FACT_LABELS = {
     "best_epoch": "Best epoch (from 0)",
     "val_mae_years": "Validation MAE (years)",
     "age_range_years": "Training ages (years)",
+    "val_mae_months": "Validation MAE (months)",
+    "age_range_months": "Training ages (months)",
 }
 
 
@@ -124,13 +126,14 @@ def exclusion_counts(exclusions: pd.DataFrame) -> Table:
     return Table("Exclusions by reason", ("Cohort", "Stage", "Reason", "Scans"), rows)
 
 
-def metrics_table(metrics: pd.DataFrame, cohort: str, correction: str) -> Table | None:
+def metrics_table(metrics: pd.DataFrame, cohort: str, correction: str, unit: Unit = "years") -> Table | None:
     """Set one cohort's metrics, a row per predictor and a column per metric, the model first.
 
     Args:
         metrics: The report's metrics.
         cohort: The cohort.
         correction: `raw` or `bias-corrected`.
+        unit: To show errors in.
 
     Returns:
         The table, or None where there is no such row.
@@ -140,10 +143,10 @@ def metrics_table(metrics: pd.DataFrame, cohort: str, correction: str) -> Table 
     if rows.empty:
         return None
     caption = f"{cohort}, whole cohort, {correction}: estimate and 95% interval"
-    return _pivot(rows, "predictor", predictors(rows), _metrics_in_order(rows), caption, "Predictor")
+    return _pivot(rows, "predictor", predictors(rows), _metrics_in_order(rows), caption, "Predictor", unit)
 
 
-def subgroup_tables(metrics: pd.DataFrame, cohort: str) -> list[Table]:
+def subgroup_tables(metrics: pd.DataFrame, cohort: str, unit: Unit = "years") -> list[Table]:
     """Set the model's raw metrics of one cohort by site, sex, age band or whatever groups were computed."""
     rows = metrics[(metrics["cohort"] == cohort) & (metrics["predictor"] == MODEL) & (metrics["correction"] == RAW)]
     rows = rows.drop(index=overall(rows).index) if len(rows) else rows
@@ -154,7 +157,8 @@ def subgroup_tables(metrics: pd.DataFrame, cohort: str) -> list[Table]:
         chosen = [name for name in _metrics_in_order(part) if metric_name(name) in wanted]
         caption = f"{cohort} by {humanise(str(group)).lower()}, model, raw: estimate and 95% interval"
         levels = list(dict.fromkeys(part["level"]))
-        tables.append(_pivot(part, "level", levels, chosen or _metrics_in_order(part), caption, humanise(str(group))))
+        shown, corner = chosen or _metrics_in_order(part), humanise(str(group))
+        tables.append(_pivot(part, "level", levels, shown, caption, corner, unit))
     return tables
 
 
@@ -165,8 +169,9 @@ def _metrics_in_order(rows: pd.DataFrame) -> list[str]:
 
 
 def _pivot(
-    rows: pd.DataFrame, key: str, levels: Sequence[Any], metrics: Sequence[str], caption: str, corner: str
+    rows: pd.DataFrame, key: str, levels: Sequence[Any], metrics: Sequence[str], caption: str, corner: str, unit: Unit
 ) -> Table:
+    rows = metrics_in_unit(rows, unit)
     cells: dict[tuple[Any, str], Mapping[Any, Any]] = {
         (row[key], str(row["metric"])): row for row in rows.to_dict("records")
     }
@@ -176,21 +181,21 @@ def _pivot(
         some: Mapping[Any, Any] = next((row for row in found if row is not None), {})
         size = Cell(count(some.get("n_subjects")), _scans(some.get("n_scans")), numeric=True)
         body.append((Cell(anything(level)), size, *(_estimate_cell(row) for row in found)))
-    columns = (corner, "Subjects", *(metric_label(metric) for metric in metrics))
-    return Table(caption, columns, tuple(body), _notes(rows[rows["metric"].isin(list(metrics))], key))
+    columns = (corner, "Subjects", *(metric_label_in(metric, unit) for metric in metrics))
+    return Table(caption, columns, tuple(body), _notes(rows[rows["metric"].isin(list(metrics))], key, unit))
 
 
 def _scans(n: Any) -> str:
     return "" if is_missing(n) else plural(int(n), "scan")
 
 
-def _notes(rows: pd.DataFrame, key: str) -> tuple[str, ...]:
+def _notes(rows: pd.DataFrame, key: str, unit: Unit) -> tuple[str, ...]:
     """Say each remark once, with the rows and metrics of the table that it concerns."""
     metrics: dict[tuple[str, str], list[str]] = {}
     for row in rows.to_dict("records"):
         note = "" if is_missing(row["note"]) else str(row["note"]).strip()
         if note:
-            metrics.setdefault((anything(row[key]), note), []).append(metric_label(str(row["metric"])))
+            metrics.setdefault((anything(row[key]), note), []).append(metric_label_in(row["metric"], unit))
     levels: dict[tuple[str, str], list[str]] = {}
     for (level, note), names in metrics.items():
         levels.setdefault((", ".join(names), note), []).append(level)
@@ -203,17 +208,17 @@ def _estimate_cell(row: Mapping[Any, Any] | None) -> Cell:
     return Cell(number(row["estimate"]), interval(row["ci_low"], row["ci_high"]), numeric=True)
 
 
-def group_table(predictions: pd.DataFrame, group_column: str) -> Table | None:
+def group_table(predictions: pd.DataFrame, group_column: str, unit: Unit = "years") -> Table | None:
     """Describe brain-PAD by group over each participant's first usable session, raw first and corrected apart."""
-    rows = first_sessions(predictions, group_column)
+    rows = everything_in_unit(first_sessions(predictions, group_column), unit)
     if rows.empty:
         return None
     body = []
     for group in dict.fromkeys(rows[group_column]):
         part = rows[rows[group_column] == group]
-        ages, pads = part["age_years"].astype(float), part["brain_pad_years"].astype(float)
+        ages, pads = part[f"age_{unit}"].astype(float), part[f"brain_pad_{unit}"].astype(float)
         middle_half = f"IQR {number(pads.quantile(0.25))} to {number(pads.quantile(0.75))}"
-        corrected = part["corrected_brain_pad_years"].astype(float).dropna()
+        corrected = part[f"corrected_brain_pad_{unit}"].astype(float).dropna()
         body.append(
             (
                 Cell(str(group)),
@@ -224,8 +229,8 @@ def group_table(predictions: pd.DataFrame, group_column: str) -> Table | None:
                 Cell(number(corrected.mean()), f"SD {number(corrected.std())}", numeric=True),
             )
         )
-    columns = ("Group", "Subjects", "Age (years)", "Brain-PAD, raw: mean", "Brain-PAD, raw: median")
-    return Table(f"Brain-PAD by {group_column}, years", (*columns, "Brain-PAD, bias-corrected: mean"), tuple(body))
+    columns = ("Group", "Subjects", f"Age ({unit})", "Brain-PAD, raw: mean", "Brain-PAD, raw: median")
+    return Table(f"Brain-PAD by {group_column}, {unit}", (*columns, "Brain-PAD, bias-corrected: mean"), tuple(body))
 
 
 def association_tables(associations: pd.DataFrame) -> list[tuple[str, str, str, Table, tuple[str, ...]]]:
@@ -294,7 +299,7 @@ def _flattened(facts: Mapping[str, Any], parent: str = "") -> list[tuple[str, st
 
 def _fact(key: str, value: Any) -> str:
     if is_missing(value) or not isinstance(value, (int, float)) or isinstance(value, bool):
-        return " to ".join(map(anything, value)) if key.endswith("range_years") else anything(value)
+        return " to ".join(map(anything, value)) if key.endswith(("range_years", "range_months")) else anything(value)
     if key.endswith("_s") and not key.endswith("_per_s"):
         return duration(float(value))
-    return number(value) if key.endswith("_years") else anything(value)
+    return number(value) if key.endswith(("_years", "_months")) else anything(value)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import pandas as pd
 
-from .notation import metric_label, metric_name
+from .notation import estimate_with_interval, metric_label, metric_name
 
 Unit = Literal["years", "months"]
 PER_YEAR: dict[Unit, float] = {"years": 1.0, "months": 12.0}
@@ -37,12 +37,52 @@ def in_unit(table: pd.DataFrame, columns: Sequence[str], unit: Unit) -> pd.DataF
     return converted.rename(columns={name: _renamed(name, unit) for name in present})
 
 
+def everything_in_unit(table: pd.DataFrame, unit: Unit) -> pd.DataFrame:
+    """Convert every column that says it is in years, by its name or as the estimate of such a metric."""
+    named = [str(name) for name in table if str(name).endswith("_years") and pd.api.types.is_numeric_dtype(table[name])]
+    return in_unit(metrics_in_unit(table, unit) if "metric" in table else table, named, unit)
+
+
+def facts_in_unit(facts: Mapping[str, Any], unit: Unit) -> dict[str, Any]:
+    """Convert facts whose name says that they are in years, those within facts too.
+
+    >>> facts_in_unit({"age_range_years": [0, 2], "age_bias": {"beta_years": 0.5, "alpha": 0.9}}, "months")
+    {'age_range_months': [0.0, 24.0], 'age_bias': {'beta_months': 6.0, 'alpha': 0.9}}
+    """
+    if unit == "years":
+        return dict(facts)
+    return {
+        _renamed(name, unit): facts_in_unit(value, unit)
+        if isinstance(value, Mapping)
+        else _scaled(value, unit)
+        if name.endswith("_years")
+        else value
+        for name, value in facts.items()
+    }
+
+
+def _scaled(value: Any, unit: Unit) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_scaled(item, unit) for item in value]
+    return float(value) * PER_YEAR[unit] if isinstance(value, (int, float)) else value
+
+
 def metrics_in_unit(table: pd.DataFrame, unit: Unit) -> pd.DataFrame:
     """Convert a long table of metrics: `estimate`, `ci_low` and `ci_high` of those that are lengths of time."""
     if unit == "years" or table.empty:
         return table
     factor = table["metric"].map(lambda name: PER_YEAR[unit] if metric_name(str(name)) in METRICS_IN_YEARS else 1.0)
     return table.assign(**{name: table[name].astype(float) * factor for name in ("estimate", "ci_low", "ci_high")})
+
+
+def error_in_words(estimate_years: float, ci_low_years: float, ci_high_years: float, unit: Unit) -> str:
+    """Write an error and its interval in one line of prose.
+
+    >>> error_in_words(0.5, 0.25, 1.0, "months"), error_in_words(0.5, 0.25, 1.0, "years")
+    ('6.00 months [3.00, 12.00]', '0.50 y [0.25, 1.00]')
+    """
+    estimate, low, high = (value * PER_YEAR[unit] for value in (estimate_years, ci_low_years, ci_high_years))
+    return estimate_with_interval(estimate, low, high, "y" if unit == "years" else unit)
 
 
 def worded(text: str, unit: Unit) -> str:

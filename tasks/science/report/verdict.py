@@ -18,7 +18,8 @@ from .contents import (
     problems_of,
     unpredicted,
 )
-from .notation import count, estimate_with_interval, is_missing, missing_cells, p_value, plural, term_label
+from .notation import count, is_missing, missing_cells, p_value, plural, term_label
+from .units import Unit, error_in_words
 
 Tone = Literal["good", "mixed", "bad"]
 FALSE_DISCOVERY_RATE = 0.05
@@ -93,14 +94,14 @@ def _sentence(contents: ReportContents, cohort: str, comparison: Comparison | No
     model = headline(contents.metrics, cohort, "mae") if comparison is None else comparison.model_mae
     if model is None or is_missing(model.estimate):
         return f"{cohort}: raw MAE not estimable."
-    text = f"{cohort}: raw MAE {_years(model)}"
+    text = f"{cohort}: raw MAE {_error(model, contents.unit)}"
     if comparison is not None:
-        text += f"; predicting the {comparison.baseline}: {_years(comparison.baseline_mae)}"
+        text += f"; predicting the {comparison.baseline}: {_error(comparison.baseline_mae, contents.unit)}"
     return f"{text} ({plural(model.n_subjects, 'subject')})."
 
 
-def _years(mae: Estimate) -> str:
-    return estimate_with_interval(mae.estimate, mae.ci_low, mae.ci_high, "y")
+def _error(mae: Estimate, unit: Unit) -> str:
+    return error_in_words(mae.estimate, mae.ci_low, mae.ci_high, unit)
 
 
 def terms_of_interest(associations: pd.DataFrame) -> pd.DataFrame:

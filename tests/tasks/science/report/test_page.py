@@ -290,3 +290,43 @@ def test_sites_may_be_many_unknown_or_in_any_script(study: ReportContents) -> No
 def test_ensemble_curves_draw_every_member(study: ReportContents) -> None:
     curves = pd.concat([study.curves.assign(seed=seed) for seed in (0, 1, 2)], ignore_index=True)
     assert "54 epoch" in render_report(replace(study, curves=curves))
+
+
+def test_a_study_in_months_shows_months_everywhere(study: ReportContents) -> None:
+    # What a model or a formula says in its own words stays as it is.
+    plain = study.predictions.assign(reason="")
+    months = replace(study, unit="months", predictions=plain, associations=study.associations.iloc[:6])
+    shown = render_report(replace(months, cautions=find_cautions(months)))
+    text = words(shown)
+    for label in (
+        "MAE (months)",
+        "age (months)",
+        "brain-PAD, raw (months)",
+        "Validation MAE (months)",
+        "Training ages (months)",
+    ):
+        assert label in text, label
+    declared = re.sub(r"\b\w+_years\b", "", text)
+    assert not re.findall(r"[^.]{0,40}\byears\b[^.]{0,20}", declared)
+    assert "216 to 984" in text
+
+
+def test_figures_of_a_study_in_months_are_twelve_times_those_in_years(study: ReportContents, page: str) -> None:
+    def saved(of: str) -> dict[str, pd.DataFrame]:
+        links = {a["download"]: a["href"] or "" for _, a in read(of).elements if a.get("download")}
+        return {
+            str(name): pd.read_csv(io.BytesIO(base64.b64decode(address.partition(",")[2])))
+            for name, address in links.items()
+        }
+
+    months, years = saved(render_report(replace(study, unit="months"))), saved(page)
+    assert months.keys() == years.keys()
+    predictions = months["predictions.csv"]
+    np.testing.assert_allclose(
+        predictions["brain_pad_months"], 12 * years["predictions.csv"]["brain_pad_years"], rtol=1e-4
+    )
+    np.testing.assert_array_equal(predictions["edss"], years["predictions.csv"]["edss"])
+    metrics = months["metrics.csv"]
+    factor = metrics["metric"].isin(["mae", "rmse", "calibration_intercept"]).map({True: 12, False: 1})
+    np.testing.assert_allclose(metrics["estimate"], factor * years["metrics.csv"]["estimate"], rtol=1e-4, atol=1e-5)
+    pd.testing.assert_frame_equal(months["associations.csv"], years["associations.csv"])
