@@ -105,7 +105,8 @@ def _fit_key(study: Study, recipe_key: str, rows: pd.DataFrame) -> str:
     columns = ["scan_id", "participant_id", "session_id", "sha256", "target_years", "years_since_baseline", "split"]
     # Folds are alike in site.
     columns += ["site"] if study.ensemble.folds else []
-    versions = layout.library_versions("torch", "pytorch-lightning", "numpy")
+    # MONAI lays out networks and changes training scans.
+    versions = layout.library_versions("torch", "pytorch-lightning", "numpy", "monai")
     inputs = [
         asdict(study.network),
         asdict(study.training),
