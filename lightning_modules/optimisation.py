@@ -61,9 +61,9 @@ def schedule_of(optimizer: Optimizer, spec: TrainingSpec, total_steps: int) -> L
         ValueError: No schedule has that name.
     """
     if spec.schedule == "one_cycle":
-        return OneCycleLR(
-            optimizer, spec.learning_rate, total_steps=total_steps, pct_start=WARM_UP_SHARE, cycle_momentum=False
-        )
+        # torch divides by the last step of the warm-up, which in a fit of four steps would be step 0.
+        share = WARM_UP_SHARE if total_steps * WARM_UP_SHARE != 1 else 2 * WARM_UP_SHARE
+        return OneCycleLR(optimizer, spec.learning_rate, total_steps=total_steps, pct_start=share, cycle_momentum=False)
     return LambdaLR(optimizer, lambda step: rate_share(step, spec, total_steps))
 
 

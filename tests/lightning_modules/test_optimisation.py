@@ -62,6 +62,11 @@ def test_schedules_are_those_of_torch() -> None:
     assert max(one_cycle) == pytest.approx(0.1, rel=1e-3)
     assert int(np.argmax(one_cycle)) == pytest.approx(steps / 4, abs=1)
     assert one_cycle[-1] < 1e-4
+    for steps in range(1, 9):
+        weight = torch.nn.Parameter(torch.zeros(1))
+        optimizer = optimizer_of([weight], SPEC)
+        schedule_of(optimizer, SPEC, steps)
+        assert 0 <= optimizer.param_groups[0]["lr"] <= SPEC.learning_rate
 
 
 @pytest.mark.parametrize(
