@@ -27,7 +27,7 @@ from tests.benchmarks.rows import Row
 
 GRID = (80, 96, 80)
 SCANS, BATCH, EPOCHS = 24, 8, 3
-TOLERANCE = 1e-6
+TOLERANCE = 1e-12
 NETWORK = NetworkSpec(channels=(16, 32, 64, 64, 64, 32), norm="group", dropout=0.0)
 
 
@@ -105,7 +105,7 @@ def main(job_path: Path) -> None:
     ranks = fit_module.Ranks.of_environment()
     pl.seed_everything(job.seed, verbose=False)
     train, _, calibration = fit_module.loaders(job, ranks)
-    module = fit_module._module(job, train, calibration)
+    module = fit_module._module(job, ranks, train, calibration)
     # A fit makes its inputs in single precision, whatever the trainer's.
     module.network.register_forward_pre_hook(lambda _, volumes: tuple(each.double() for each in volumes))
     kept = FirstGradient()
