@@ -22,7 +22,7 @@ WHAT = "time that the GPU waits for data, SFCN 1 mm, batch 8"
 def rows() -> list[Row]:
     """One row: the wait's share of training, of the epochs after the first, in which loader workers start."""
     if not torch.cuda.is_available():
-        return [Row(WHAT, f"≤ {BAR:.0%}", "not measured", None, NO_GPU)]
+        return [Row(WHAT, f"≤ {BAR:.0%}", NO_GPU)]
     with tempfile.TemporaryDirectory() as name:
         training = TrainingSpec(epochs=EPOCHS, batch_size=BATCH, precision="bf16", processes=1)
         epochs = measured(Path(name), SCANS, NetworkSpec(), training)

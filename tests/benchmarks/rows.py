@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-NO_GPU = "There was no GPU in this run."
+NO_GPU = "no GPU in this run"
 VERSIONS = ("numpy", "scipy", "pandas", "SimpleITK", "dask", "distributed", "prefect", "s3fs", "moto")
 
 

@@ -64,7 +64,7 @@ def rows() -> list[Row]:
 def _row(name: str, network: NetworkSpec) -> Row:
     what, bar = f"training step, {name}, batch {BATCH}: padflow against plain fp32 Lightning", f"≥ {BAR:.0f} ×"
     if not torch.cuda.is_available():
-        return Row(what, bar, "not measured", None, NO_GPU)
+        return Row(what, bar, NO_GPU)
     with tempfile.TemporaryDirectory() as folder:
         scans = tuple(write_prepared(Path(folder), SCANS))
         sides = {}
