@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from lightning_modules.fit import augmentation_of, fit
 from lightning_modules.inputs import NetworkInputs
@@ -21,7 +20,6 @@ from lightning_modules.networks.multitask_unet import Tasks
 from lightning_modules.objectives import module_class, training_scans
 from lightning_modules.white_matter import white_matter_of
 from tasks.records import AugmentationSpec, NetworkSpec, TaskWeights, TrainingJob, TrainingRow, TrainingSpec
-from tests.lightning_modules.conftest import launch
 
 GRID = (12, 14, 10)
 NETWORK = NetworkSpec(
@@ -175,14 +173,16 @@ def test_a_fit_learns_all_three_tasks(job: TrainingJob) -> None:
     assert np.mean(likenesses) > 0.4
 
 
-def test_two_ranks_fit_with_a_decoder_left_out(job: TrainingJob) -> None:
-    """What has no weight has no gradient, for which DDP would wait."""
-    training = replace(TRAINING, processes=2, task_weights=TaskWeights(segmentation=0.0), learned_task_weights=True)
-    bare = tuple(replace(row, tissue_path="") for row in job.rows)
-    each = replace(job, training=training, rows=bare, output_folder=job.output_folder + "-ranks")
-    done = launch(each)
-    assert done.returncode == 0, done.stderr
-    assert "head.scale_logits" in load_file(Path(each.output_folder) / "weights.safetensors")
+@pytest.mark.parametrize("weights", [TaskWeights(), TaskWeights(segmentation=0.0), TaskWeights(1.0, 1.0, 0.0)])
+def test_what_the_optimiser_moves_is_what_has_a_gradient(weights: TaskWeights) -> None:
+    """DDP waits for a gradient of everything that takes one."""
+    training = replace(TRAINING, task_weights=weights, learned_task_weights=True)
+    module = MultitaskModule(NETWORK, training, seed=1, total_steps=2, n_val=2, calibration=())
+    volumes = torch.rand(2, 1 + module.segments, *GRID, generator=torch.Generator().manual_seed(1)).round()
+    module.training_loss((torch.arange(2), volumes, torch.tensor([0.5, 1.5], dtype=torch.float64))).backward()
+    fitted = {id(p) for p in module.fitted_parameters() if p.requires_grad}
+    assert fitted == {id(p) for p in module.parameters() if p.grad is not None}
+    assert fitted == {id(p) for p in module.parameters() if p.requires_grad}
 
 
 def test_scans_without_tissue_priors_are_refused(job: TrainingJob) -> None:
