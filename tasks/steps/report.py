@@ -22,13 +22,14 @@ from tasks.records import digest
 from tasks.science.report.cautions import find_cautions
 from tasks.science.report.contents import ReportContents
 from tasks.science.report.page import render_report
+from tasks.science.statistics.conformal import ConformalInterval, coverage_table
 from tasks.science.statistics.formula import parse
 from tasks.steps.associate import association_table
 from tasks.steps.compare import gather_comparison
 from tasks.steps.members import member_key, members_of
 from tasks.steps.progress import CohortState, FittedModel, association_key, validation_key
 from tasks.steps.quality_report import contact_sheets, quality_figures, quality_flags
-from tasks.steps.validate import joined, predictions_of
+from tasks.steps.validate import joined, measured, predictions_of
 
 EXAMPLES = 4
 PREDICTION_COLUMNS = ("predicted_age_years", "brain_pad_years", "corrected_brain_pad_years", "sex", "site", "reason")
@@ -36,7 +37,7 @@ PREDICTION_COLUMNS = ("predicted_age_years", "brain_pad_years", "corrected_brain
 
 def report_key(study: Study, models: list[FittedModel]) -> str:
     """Names the report of one state of a study: whatever it shows is part of the name."""
-    return digest(["report", 4, study.digest(), [_model_key(model) for model in models]])
+    return digest(["report", 5, study.digest(), [_model_key(model) for model in models]])
 
 
 def _model_key(model: FittedModel) -> list[Any]:
@@ -120,9 +121,32 @@ def gather(study_text: str, store: Store, models: list[FittedModel]) -> ReportCo
         flags=quality_flags(study, store, states),
         sheets=contact_sheets(study, store, states),
         provenance=_provenance(study, store, record, registered, states),
+        coverage=coverage_of(store, primary),
         comparison=gather_comparison(store, models),
         unit=study.target.unit,
     )
+
+
+def coverage_of(store: Store, model: FittedModel) -> pd.DataFrame:
+    """How often the model's intervals hold the ages of healthy people of other cohorts."""
+    columns = {"raw": "predicted_age_years", "corrected": "corrected_age_years"}
+    tables = []
+    for state in model.scored:
+        if state.spec.role != "external" or state.spec.apart:
+            continue
+        rows = measured(predictions_of(store, model.fit_key, state))
+        for which, found in model.record["intervals"].items():
+            known = rows[rows[columns[which]].notna()]
+            if known.empty:
+                continue
+            half_width_years = np.inf if found["half_width_years"] is None else found["half_width_years"]
+            conformal = ConformalInterval(
+                half_width_years, 1 - found["level"], 0, found["n_subjects"], False, found["note"]
+            )
+            table = coverage_table(known.assign(predicted_age_years=known[columns[which]]), conformal)
+            correction = "bias-corrected" if which == "corrected" else which
+            tables.append(table.assign(cohort=state.spec.name, correction=correction))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def _training_facts(record: dict[str, Any]) -> dict[str, Any]:

@@ -36,6 +36,10 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
         *("model", "formula", "method", "term", "estimate", "se", "ci_low", "ci_high", "statistic", "p_value"),
         *("q_value", "n_used", "n_dropped", "of_interest", "problems"),
     ),
+    "coverage": (
+        *("cohort", "correction", "group", "level", "n_subjects", "n_covered", "nominal", "coverage"),
+        *("ci_low", "ci_high", "half_width_years", "note"),
+    ),
     "quality": ("cohort", "scan_id"),
     "flags": ("cohort", "scan_id", "figure", "rule", "found", "robust_z", "fate", "reason"),
 }
@@ -79,6 +83,8 @@ class ReportContents:
         sheets: Cohort and PNG bytes of its contact sheet: the worst scans beside some others.
         provenance: Versions, digests, addresses and dates; a mapping in it becomes a part of the table.
         cautions: Plain sentences shown at the top; `find_cautions` derives them.
+        coverage: One row per cohort, correction, group and level: how often intervals of age held (`nominal` and
+            `coverage` from 0 to 1); an infinite half-width says why in `note`.
         comparison: The models that the study compares; None where it has one, without folds or subjects apart.
         unit: In which the page shows ages and errors; the tables here are in years. Associations stay in the units
             that their formulas name.
@@ -101,6 +107,7 @@ class ReportContents:
     sheets: tuple[tuple[str, bytes], ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()
+    coverage: pd.DataFrame = field(default_factory=pd.DataFrame)
     comparison: ArmComparison | None = None
     unit: Unit = "years"
 

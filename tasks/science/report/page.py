@@ -16,6 +16,7 @@ from .comparison_section import comparison_section
 from .contents import COLUMNS, CORRECTED, MODEL, RAW, ReportContents, cohorts_of_role, is_ok
 from .disease_figures import association_forest, brain_pad_by_group
 from .figures import Drawing, error_against_baselines, predicted_against_age, training_curves
+from .interval_tables import coverage_table
 from .notation import is_missing
 from .quality_tables import flag_counts, quality_table
 from .tables import (
@@ -66,6 +67,7 @@ class CohortValidation:
     corrected: Table | None
     scatter: Figure | None
     parts: list[Table]
+    coverage: Table | None
 
 
 def render_report(contents: ReportContents) -> str:
@@ -152,6 +154,7 @@ def _validation(contents: ReportContents) -> dict[str, Any]:
         "other_cohorts": [part for part in parts if part.cohort not in external],
         "corrected_parts": [part for part in parts if part.corrected],
         "baselines": _figure(baselines),
+        "all_coverage": _data(everything_in_unit(contents.coverage, contents.unit), "All coverage", "coverage"),
         "all_metrics": _data(everything_in_unit(contents.metrics, contents.unit), "All metrics", "metrics"),
         "all_predictions": _data(
             everything_in_unit(contents.predictions, contents.unit), "All predictions", "predictions"
@@ -175,6 +178,7 @@ def _cohort_validation(contents: ReportContents, cohort: str, position: int) -> 
         corrected=metrics_table(_of_model(contents.metrics), cohort, CORRECTED, contents.unit),
         scatter=_figure(predicted_against_age(contents.predictions, cohort, position, contents.unit)),
         parts=subgroup_tables(contents.metrics, cohort, contents.unit),
+        coverage=coverage_table(contents.coverage, cohort, contents.unit),
     )
 
 

@@ -131,6 +131,7 @@ def scored_cohort(store: Store, model: FittedModel, spec: CohortSpec, contrast: 
     state = CohortState(spec, None, None, "r", (), prepared, ())  # type: ignore[arg-type]
     table = prepared[["scan_id"]].assign(
         predicted_age_years=[*(prepared["target_years"][:3] + offset), float("nan")],
+        corrected_age_years=float("nan"),
         status=["ok"] * 3 + ["out-of-range"],
         reason=[""] * 3 + ["too old"],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from tasks.science.report.cautions import find_cautions
 from tasks.science.report.contents import CORRECTED, MEAN_AGE, MODEL, RAW, TISSUE_VOLUMES, ReportContents
 from tasks.science.statistics.bootstrap import metric_table
+from tasks.science.statistics.conformal import ConformalInterval, coverage_table
 
 STUDY_TEXT = """name = "harbour"
 
@@ -86,6 +88,15 @@ def made_up_metrics(predictions: pd.DataFrame, resamples: int = 200) -> pd.DataF
             table = metric_table(rows.assign(predicted_age_years=ages), groups, resamples=resamples)
             tables.append(table.assign(cohort=cohort, predictor=predictor, correction=correction))
     return pd.concat(tables, ignore_index=True)
+
+
+def made_up_coverage(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Coverage by the project's own table: raw intervals that hold, corrected ones that are infinite."""
+    rows = predictions[(predictions["status"] == "ok") & (predictions["role"] == "external")]
+    endless = ConformalInterval(math.inf, 0.05, 13, 12, note="12 are too few")
+    intervals = ((RAW, ConformalInterval(9.8, 0.05, 49, 50)), (CORRECTED, endless))
+    tables = [coverage_table(rows, interval).assign(correction=name) for name, interval in intervals]
+    return pd.concat(tables, ignore_index=True).assign(cohort="northern-sites")
 
 
 def made_up_associations() -> pd.DataFrame:
@@ -184,6 +195,7 @@ def made_up_study(error_years: float = 5.0, n_subjects: int = 60) -> ReportConte
         "metrics": made_up_metrics(predictions),
         "predictions": predictions,
         "associations": made_up_associations(),
+        "coverage": made_up_coverage(predictions),
     }
     contents = ReportContents(
         study_name="Harbour: brain age across three sites",

@@ -330,3 +330,15 @@ def test_figures_of_a_study_in_months_are_twelve_times_those_in_years(study: Rep
     factor = metrics["metric"].isin(["mae", "rmse", "calibration_intercept"]).map({True: 12, False: 1})
     np.testing.assert_allclose(metrics["estimate"], factor * years["metrics.csv"]["estimate"], rtol=1e-4, atol=1e-5)
     pd.testing.assert_frame_equal(months["associations.csv"], years["associations.csv"])
+
+
+def test_coverage_is_shown_with_its_n_and_an_infinite_one_with_its_reason(study: ReportContents, page: str) -> None:
+    text = words(page)
+    rows = study.coverage[(study.coverage["group"] == "overall") & (study.coverage["correction"] == "raw")].iloc[0]
+    assert f"{rows['n_covered']} of {rows['n_subjects']}" in text
+    assert "± 9.80" in text
+    assert "± infinite" in text
+    assert "bias-corrected: 12 are too few" in text
+    assert "raw: site Aarhus" in text
+    assert "raw: age band 20-29" in text
+    assert "Intervals of age" not in words(render_report(replace(study, coverage=empty_table("coverage"))))
