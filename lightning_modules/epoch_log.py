@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.profilers import Profiler
 
 from .fit_module import FitModule
+from .hardware import machine_energy_j
 
 
 class DataWait(Profiler):
@@ -47,6 +48,7 @@ class EpochLog(pl.Callback):
         training_s: Seconds in training steps alone, with the wait for their batches.
         waited_s: Of those, this rank's wait for batches.
         trained_scans: Scans that went through a training step, over all ranks.
+        energy_j: That this machine's devices took during the fit; None where it could not be read all along.
     """
 
     def __init__(self, ranks: int, wait: DataWait) -> None:
@@ -54,7 +56,16 @@ class EpochLog(pl.Callback):
         self.rows: list[dict[str, float]] = []
         self.duration_s = self.training_s = self.waited_s = 0.0
         self.trained_scans = 0
+        self._energy_before_j: float | None = 0.0
+        self._energy_began_j = machine_energy_j()
         self._epoch = _Clock()
+
+    @property
+    def energy_j(self) -> float | None:
+        now = machine_energy_j()
+        if now is None or self._energy_began_j is None or self._energy_before_j is None:
+            return None
+        return self._energy_before_j + now - self._energy_began_j
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
         # Not on_train_epoch_start: Lightning leaves that out of the first epoch after a resume.
@@ -104,12 +115,14 @@ class EpochLog(pl.Callback):
             "training_s": self.training_s + (epoch.trained_s or epoch.elapsed_s),
             "waited_s": self.waited_s + epoch.waited_s,
             "trained_scans": self.trained_scans + epoch.scans,
+            "energy_j": self.energy_j,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = list(state_dict["rows"])
         self.duration_s, self.training_s = state_dict["duration_s"], state_dict["training_s"]
         self.waited_s, self.trained_scans = state_dict["waited_s"], state_dict["trained_scans"]
+        self._energy_before_j = state_dict["energy_j"]
 
 
 class _Clock:

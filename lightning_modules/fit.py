@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import platform
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -28,9 +27,11 @@ from .data import BEGINNING, Item, Place, PreparedScans, RankBatches, common_gri
 from .epoch_log import DataWait, EpochLog
 from .fit_module import FitModule
 from .frozen_regressor import fit_frozen_regressor
+from .hardware import used_hardware
 from .inputs import NetworkInputs
 from .kept_steps import KeptSteps, WholeFiles, place_to_resume
 from .networks.age_bins import soft_labels
+from .networks.inputs import chosen_channels
 from .objectives import module_class, readout_scans, training_scans
 from .out_of_memory import explained
 from .outputs import write_curves, write_predictions, write_report, write_weights, write_whole
@@ -129,7 +130,7 @@ def check_job(job: TrainingJob, ranks: Ranks) -> None:
 
     Raises:
         ValueError: Wrong number of processes, an empty split, a repeated scan, an age outside the bins, or volumes of
-            different shapes, or too small ones for simulated slices.
+            different shapes, without a channel that the network takes, or too small for simulated slices.
     """
     if job.training.processes != ranks.world_size:
         raise ValueError(
@@ -144,8 +145,12 @@ def check_job(job: TrainingJob, ranks: Ranks) -> None:
     repeated = [scan_id for scan_id, count in Counter(row.scan_id for row in job.rows).items() if count > 1]
     if repeated:
         raise ValueError(f"{len(repeated)} scans stand in the job twice, the first is {repeated[0]}; list each once.")
-    soft_labels(torch.tensor([row.target_years for row in train + validation], dtype=torch.float64), job.network)
-    _check_reach(job, common_grid(job.rows)[1:])
+    if job.network.head == "soft_label":
+        soft_labels(torch.tensor([row.target_years for row in train + validation], dtype=torch.float64), job.network)
+    grid = common_grid(job.rows)
+    # One value stands for all voxels: names are compared, and nothing is computed.
+    chosen_channels(torch.zeros(1).expand(1, *grid), job.network, job.channels)
+    _check_reach(job, grid[1:])
 
 
 def _check_reach(job: TrainingJob, shape: tuple[int, ...]) -> None:
@@ -167,7 +172,7 @@ def claim_folder(folder: Path, job: TrainingJob) -> None:
         {key: value for key, value in asdict(row).items() if key not in ("path", "tissue_path")} for row in job.rows
     ]
     how = {"network": asdict(job.network), "training": asdict(job.training), "resolution_mm": job.resolution_mm}
-    name = digest({**how, "seed": job.seed, "rows": rows})
+    name = digest({**how, "channels": job.channels, "seed": job.seed, "rows": rows})
     claim = folder / "checkpoints" / "job.sha256"
     if claim.exists() and claim.read_text() != name:
         raise ValueError(
@@ -231,8 +236,10 @@ def write_outputs(folder: Path, job: TrainingJob, ranks: Ranks, log: EpochLog, s
             "val_mae_years": math.fsum(errors) / len(errors),
             "duration_s": log.duration_s,
             "throughput_scans_per_s": log.trained_scans / log.training_s if log.training_s else 0.0,
+            "data_wait_share": log.waited_s / log.training_s if log.training_s else 0.0,
             "world_size": ranks.world_size,
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+            "precision": job.training.precision,
+            **used_hardware(log.energy_j),
             "threads_per_process": torch.get_num_threads(),
             "deterministic": not torch.cuda.is_available(),
             "n_scans": dict(Counter(row.split for row in job.rows)),
