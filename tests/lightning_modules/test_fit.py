@@ -48,8 +48,8 @@ Fitted = tuple[TrainingJob, subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def two_ranks(job_of: JobMaker) -> Fitted:
-    """13 training, 5 validation and 3 test scans on two ranks: nothing divides evenly; every step is kept."""
-    job = job_of(training=replace(TRAINING, epochs=EPOCHS, checkpoint_minutes=0.0))
+    """13 training, 5 validation and 3 test scans on two ranks: nothing divides evenly; steps are kept and averaged."""
+    job = job_of(training=replace(TRAINING, epochs=EPOCHS, checkpoint_minutes=0.0, ema_decay=0.9))
     return job, launch(job)
 
 
