@@ -1,0 +1,70 @@
+"""Two of the four published studies from `padflow run` alone, on phantoms that they write themselves.
+
+The other two run the same way by hand: `padflow run ms-flair --profile tiny`, `padflow run infant-myelination …`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+from tests.command_line import CommandLine
+
+STUDIES = ("clinical-2d", "rank-n-contrast")
+Run = tuple[str, CommandLine, dict[str, Any], str]
+
+
+@pytest.fixture(scope="module", params=STUDIES)
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A study that has run once: its name, its command line, what it printed as JSON, and its report."""
+    folder = tmp_path_factory.mktemp(request.param)
+    padflow = CommandLine(folder / "home", str(folder / "data"))
+    result = json.loads(padflow("run", request.param, "--profile", "tiny", "--json"))
+    return request.param, padflow, result, Path(result["report"]).read_text()
+
+
+def test_every_model_is_trained_validated_and_shown_beside_the_others(finished: Run) -> None:
+    name, _, result, page = finished
+    arms = list(result["models"])
+    assert len(arms) == {"clinical-2d": 2, "rank-n-contrast": 6}[name]
+    errors = [row for row in result["metrics"] if (row["metric"], row["predictor"]) == ("mae", "model")]
+    raw = [row for row in errors if (row["correction"], row["group"]) == ("raw", "overall")]
+    cohorts = {row["cohort"] for row in raw}
+    assert {(row["arm"], row["cohort"]) for row in raw} == {(arm, cohort) for arm in arms for cohort in cohorts}
+    assert all(row["estimate"] > 0 for row in raw)
+    assert "Comparison of the models" in page
+    for arm in arms:
+        assert arm in page
+
+
+def test_the_report_shows_what_the_paper_compared(finished: Run) -> None:
+    name, _, result, page = finished
+    if name == "rank-n-contrast":
+        assert "Training size" in page or "training size" in page
+        assert {row["model"] for row in result["associations"]} >= {"diagnosis", "ad-cdr-sb", "pd-updrs-iii"}
+        assert {row["arm"] for row in result["associations"]} == {"rnc", "plain"}
+    else:
+        assert {row["model"] for row in result["associations"]} >= {"diagnosis", "ad-progression", "pd-progression"}
+
+
+def test_mlflow_has_a_run_of_the_study_one_per_model_and_one_per_member(finished: Run) -> None:
+    name, padflow, result, _ = finished
+    client = mlflow.MlflowClient(f"sqlite:///{padflow.home / 'mlflow.db'}")
+    (experiment,) = (e for e in client.search_experiments() if e.name == f"{name}-tiny")
+    runs = client.search_runs([experiment.experiment_id])
+    parent = {run.info.run_id: run.data.tags.get("mlflow.parentRunId") for run in runs}
+    (top,) = (run_id for run_id, above in parent.items() if above is None)
+    models = {run_id for run_id, above in parent.items() if above == top}
+    assert models == {model["run_id"] for model in result["models"].values()}
+    assert {above for above in parent.values() if above not in (None, top)} == models
+    assert all(run.info.status == "FINISHED" for run in runs)
+
+
+def test_a_second_run_has_nothing_to_do(finished: Run) -> None:
+    name, padflow, _, _ = finished
+    padflow("run", name, "--profile", "tiny")
+    assert "nothing to do" in padflow.stderr
