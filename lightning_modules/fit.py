@@ -19,7 +19,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
-from tasks.records import TrainingJob, TrainingRow, TrainingSpec, digest
+from tasks.records import TrainingJob, TrainingRow, TrainingSpec, digest, training_values
 from tasks.science.imaging.slices import LEAST_REACH_MM
 
 from .augmentation import Augmentation
@@ -171,7 +171,11 @@ def claim_folder(folder: Path, job: TrainingJob) -> None:
     rows = [
         {key: value for key, value in asdict(row).items() if key not in ("path", "tissue_path")} for row in job.rows
     ]
-    how = {"network": asdict(job.network), "training": asdict(job.training), "resolution_mm": job.resolution_mm}
+    how = {
+        "network": asdict(job.network),
+        "training": training_values(job.training),
+        "resolution_mm": job.resolution_mm,
+    }
     name = digest({**how, "channels": job.channels, "seed": job.seed, "rows": rows})
     claim = folder / "checkpoints" / "job.sha256"
     if claim.exists() and claim.read_text() != name:

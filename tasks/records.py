@@ -333,7 +333,7 @@ class TaskWeights:
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """How the network is fitted. Every field alters the weights.
+    """How the network is fitted. Every field alters the weights, but for `checkpoint_minutes`.
 
     Attributes:
         objective: `age` learns the age; `rank_n_contrast` first orders an encoder's features by age, then fits a
@@ -386,6 +386,11 @@ class TrainingSpec:
     task_weights: TaskWeights = field(default_factory=TaskWeights)
     learned_task_weights: bool = False
     augmentation: AugmentationSpec = field(default_factory=AugmentationSpec)
+
+
+def training_values(training: TrainingSpec) -> dict[str, Any]:
+    """What of a training's settings alters its weights: how often it keeps its step does not."""
+    return {name: value for name, value in asdict(training).items() if name != "checkpoint_minutes"}
 
 
 @dataclass(frozen=True)

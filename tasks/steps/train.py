@@ -20,7 +20,7 @@ from infra.launch import MemberJob, member_processes, run_members, training_devi
 from infra.settings import Settings
 from infra.storage import Store, replace_file
 from infra.study import Study
-from tasks.records import AgeBias, Recipe, TargetSpec, TrainingJob, TrainingRow, as_json, digest
+from tasks.records import AgeBias, Recipe, TargetSpec, TrainingJob, TrainingRow, as_json, digest, training_values
 from tasks.science.cohort.splits import assign_splits, refuse_leaks
 from tasks.science.statistics.age_bias import fit_age_bias
 from tasks.science.statistics.conformal import corrected_conformal, split_conformal
@@ -109,7 +109,7 @@ def _fit_key(study: Study, recipe_key: str, rows: pd.DataFrame) -> str:
     versions = layout.library_versions("torch", "pytorch-lightning", "numpy", "monai")
     inputs = [
         asdict(study.network),
-        asdict(study.training),
+        training_values(study.training),
         list(study.seeds),
         asdict(study.ensemble),
         [study.train_subjects, study.splits.seed],
