@@ -192,6 +192,25 @@ def validate(
     tell(as_json, result, lambda: typer.echo("validated; `padflow report` shows the metrics"))
 
 
+@app.command(epilog="Example: `padflow explain phantom --home demo --data demo/data --json`")
+def explain(
+    study: Study,
+    profile: Profile = None,
+    home: Home = None,
+    store: StoreUrl = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the declared maps of where in the brain the model reads age, and add them up by region."""
+    with errors_in_words():
+        execution(home, store, data)
+        from flows.explain import explain as flow
+        from flows.explain import explanation_lines
+
+        result = run_flow(flow, study_path(study, profile))
+    tell(as_json, result, lambda: typer.echo("\n".join(explanation_lines(result))))
+
+
 @app.command(epilog="Example: `padflow associate phantom --home demo --data demo/data`")
 def associate(
     study: Study,

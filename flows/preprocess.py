@@ -14,6 +14,7 @@ from rich.progress import Progress
 from flows.progress_bars import counter, progress_bars
 from flows.workspace import Workspace, open_workspace
 from infra import layout
+from infra.atlases import check_atlas
 from infra.clusters import connect
 from infra.preflight import demands_of, fit_workers
 from infra.storage import Store
@@ -75,6 +76,7 @@ def _prepare(workspace: Workspace, states: list[CohortState], progress: Progress
     recipe, key = workspace.study.recipe, workspace.recipe_key
     workspace.store.check_writable()
     check_grids(recipe)
+    check_atlas(workspace.study.explanation, recipe)
     # Workers write there, and are what gets killed; the flow's own few objects are not worth a look.
     workspace.store.remove_old_drafts([layout.prepared_folder(key), layout.montage_folder(key)])
     advance = counter(progress, "preprocess")(len(missing))

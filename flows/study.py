@@ -1,4 +1,7 @@
-"""The whole study: preprocess → train → validate → associate → report, each doing only what the store lacks."""
+"""The whole study: preprocess → train → validate → explain → associate → report.
+
+Each stage does only what the store lacks.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,21 @@ from typing import Any
 from prefect import flow
 
 from flows.associate import associate
+from flows.explain import explain
 from flows.preprocess import preprocess
 from flows.progress_bars import console
 from flows.train import train
 from flows.validate import fitted_models, scored_states, validate
-from flows.workspace import Workspace, open_workspace
+from flows.workspace import NotReady, Workspace, open_workspace
 from infra import layout
 from infra.local_files import replace_file
 from tasks.steps.associate import cohorts_of
+from tasks.steps.explain import methods_left
 from tasks.steps.progress import CohortState, association_key, predictions_key, validation_key
 from tasks.steps.report import local_report, report_key, write_report
 from tasks.steps.train import plan_training
 
-STAGES = ("preprocess", "train", "validate", "associate", "report")
+STAGES = ("preprocess", "train", "validate", "explain", "associate", "report")
 
 
 @flow(name="study", validate_parameters=False)
@@ -38,17 +43,25 @@ def run_study(
     Returns:
         What each stage did, and the report's path.
     """
-    console.rule("1 of 5  preprocess")
+    console.rule("1 of 6  preprocess")
     prepared = preprocess(study_path, rehash, retry_excluded, indexed)
-    console.rule("2 of 5  train")
+    console.rule("2 of 6  train")
     registered = train(study_path)
-    console.rule("3 of 5  validate")
+    console.rule("3 of 6  validate")
     validate(study_path)
-    console.rule("4 of 5  associate")
+    console.rule("4 of 6  explain")
+    explained = explain(study_path)
+    console.rule("5 of 6  associate")
     fitted_now = associate(study_path)
-    console.rule("5 of 5  report")
+    console.rule("6 of 6  report")
     path = report(study_path)
-    return {"preprocess": prepared, "model": registered, "associated": fitted_now, "report": str(path)}
+    return {
+        "preprocess": prepared,
+        "model": registered,
+        "explained": explained["made"],
+        "associated": fitted_now,
+        "report": str(path),
+    }
 
 
 @flow(name="report", validate_parameters=False)
@@ -60,7 +73,10 @@ def report(study_path: str) -> Path:
     if kept is not None:
         return kept
     study, settings, store = workspace.study, workspace.settings, workspace.store
-    return write_report(study, workspace.study_text, settings, store, fitted_models(workspace, states))
+    models = fitted_models(workspace, states)
+    if any(methods_left(model.study, store, model.fit_key, model.states) for model in models):
+        raise NotReady("the study's maps are not made yet; run `padflow explain` or `padflow run` first")
+    return write_report(study, workspace.study_text, settings, store, models)
 
 
 def kept_report(workspace: Workspace, states: list[CohortState]) -> Path | None:
@@ -77,7 +93,9 @@ def stages_left(workspace: Workspace, states: list[CohortState]) -> list[str]:
     """Which stages have something to do, from the store alone and without starting any server."""
     models = list(workspace.by_model(states))
     if any(state.missing for _, own in models for state in own):
-        return list(STAGES)
+        return [
+            stage for stage in STAGES if stage != "explain" or any(arm.study.explanation.methods for arm, _ in models)
+        ]
     left = {stage for arm, own in models for stage in _stages_left_of_model(arm, own)}
     if not left and kept_report(workspace, states) is None:
         left = {"report"}
@@ -88,7 +106,7 @@ def _stages_left_of_model(workspace: Workspace, states: list[CohortState]) -> li
     study, store = workspace.study, workspace.store
     plan = plan_training(study, store, states)
     if workspace.fit_record(plan.key) is None or workspace.registration(plan.key) is None:
-        return ["train", "validate", "associate", "report"]
+        return ["train", "validate", *(["explain"] if study.explanation.methods else []), "associate", "report"]
     scored = scored_states(states)
     left = []
     needed = [layout.predictions(predictions_key(plan.key, state)) for state in scored]
@@ -96,6 +114,8 @@ def _stages_left_of_model(workspace: Workspace, states: list[CohortState]) -> li
         needed.append(layout.validation(validation_key(study, plan.key, scored)))
     if not all(map(store.exists, needed)):
         left.append("validate")
+    if methods_left(study, store, plan.key, states):
+        left.append("explain")
     fits = [association_key(plan.key, spec, cohorts_of(spec, scored)) for spec in study.associations]
     if not all(store.exists(layout.association(key)) for key in fits):
         left.append("associate")

@@ -12,6 +12,7 @@ from rich.progress import Progress
 
 from flows.progress_bars import counter
 from infra import layout
+from infra.atlases import with_atlas_digest
 from infra.phantom_cohorts import with_phantom_roots, write_absent_phantoms
 from infra.settings import Settings, load_settings
 from infra.storage import Store
@@ -146,4 +147,8 @@ def open_workspace(study_path: str) -> Workspace:
 
 
 def _with_digests(study: Study, settings: Settings) -> Study:
-    return replace(study, recipe=with_template_digests(study.recipe, settings.data))
+    return replace(
+        study,
+        recipe=with_template_digests(study.recipe, settings.data),
+        explanation=with_atlas_digest(study.explanation, settings.data),
+    )

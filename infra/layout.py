@@ -99,6 +99,11 @@ def association(key: str) -> str:
     return f"associations/{key[:KEY_LENGTH]}.json"
 
 
+def explanation(key: str, name: str) -> str:
+    """One file of one method's maps; `record.json` is written last."""
+    return f"explanations/{key[:KEY_LENGTH]}/{name}"
+
+
 def report(key: str) -> str:
     """The HTML report of one state of a study."""
     return f"reports/{key[:KEY_LENGTH]}.html"

@@ -10,6 +10,7 @@ from tasks.records import (
     FORBID_UNKNOWN_KEYS,
     AssociationSpec,
     EnsembleSpec,
+    ExplanationMethod,
     NetworkSpec,
     Recipe,
     Role,
@@ -102,6 +103,33 @@ class QualitySpec:
 
 
 @dataclass(frozen=True)
+class ExplanationSpec:
+    """Which maps show where the model reads age, and of whose scans. Changing it redoes the maps alone.
+
+    Attributes:
+        methods: `smoothgrad` (how strongly each voxel moves the predicted age), `grad_ram` (what raises and what lowers
+            it, in the network's last feature maps), `grad_cam` (the part of that which raises it); empty makes none.
+        subjects: Most of them; one scan each, spread evenly over age.
+        cohort: Whose scans; "" takes the first external cohort, else the first clinical, else the first there is.
+        atlas: Label image in the template's space (path or URL of a NIfTI); "" takes tissues and, in MNI space, known
+            cortical and subcortical places.
+        names: TSV with the columns `index` and `name` of the atlas.
+        seed: Of SmoothGrad's noise, and of the halves whose means are compared.
+        atlas_sha256: Digest of the bytes of `atlas` and `names`; padflow fills it in and refuses changed files.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
+
+    methods: tuple[ExplanationMethod, ...] = ()
+    subjects: int = 20
+    cohort: str = ""
+    atlas: str = ""
+    names: str = ""
+    seed: int = 0
+    atlas_sha256: str = ""
+
+
+@dataclass(frozen=True)
 class Study:
     """A whole study. Each step receives only the parts that it uses, so a changed part redoes only its own steps.
 
@@ -123,6 +151,7 @@ class Study:
         validation: Bootstrap of the external metrics.
         quality: Which prepared scans are good enough.
         associations: Declared models of brain-PAD.
+        explanation: Maps of where the model reads age.
         excluded_tolerance: Share of excluded scans above which the command line ends with exit code 3.
         registered_model: Name in the MLflow registry.
     """
@@ -145,6 +174,7 @@ class Study:
     validation: ValidationSpec = field(default_factory=ValidationSpec)
     quality: QualitySpec = field(default_factory=QualitySpec)
     associations: tuple[AssociationSpec, ...] = ()
+    explanation: ExplanationSpec = field(default_factory=ExplanationSpec)
     excluded_tolerance: float = 0.1
     registered_model: str = "brain-age"
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict
 
 from infra.phantom_cohorts import phantom_problems
-from infra.study import Study
+from infra.study import ExplanationSpec, Study
 from tasks.records import CHANNELS_OF, RatioCalibration, Recipe
 from tasks.science.cohort.outliers import unknown_figures
 from tasks.science.imaging.grid import RESOLUTION_LIMITS_MM
@@ -50,6 +50,7 @@ def check_consistency(study: Study, source: str) -> None:
         problems += [f"association {spec.name!r} uses {n!r}, which stands apart from every statistic" for n in apart]
         trained = {c.name for c in study.cohorts_of("train")} & set(spec.cohorts)
         problems += [f"association {spec.name!r} uses {n!r}, which the model was trained on" for n in trained]
+    problems += _explanation_problems(study.explanation, names)
     problems += [f"quality.limits: {problem}" for problem in unknown_figures(study.quality.limits)]
     for name, limit in study.quality.limits.items():
         if limit.min is None and limit.max is None:
@@ -93,6 +94,21 @@ def _network_problems(study: Study) -> list[str]:
         problems.append(f"training.ema_decay is {training.ema_decay:g}; it is 0 (off) or below 1")
     if study.train_subjects < 0:
         problems.append(f"train_subjects is {study.train_subjects}; give 0 for all, or how many")
+    return problems
+
+
+def _explanation_problems(spec: ExplanationSpec, cohorts: list[str]) -> list[str]:
+    problems = []
+    if len(set(spec.methods)) < len(spec.methods):
+        problems.append(f"explanation.methods {list(spec.methods)} names a method twice")
+    if spec.subjects < 2:
+        problems.append(f"explanation.subjects is {spec.subjects}; it must be 2 or more, to compare two halves")
+    if spec.seed < 0:
+        problems.append(f"explanation.seed is {spec.seed}; it must not be below 0")
+    if spec.cohort and spec.cohort not in cohorts:
+        problems.append(f"explanation.cohort is {spec.cohort!r}; there are: {', '.join(cohorts)}")
+    if bool(spec.atlas) != bool(spec.names):
+        problems.append("explanation.atlas and explanation.names belong together: a label image and the names in it")
     return problems
 
 

@@ -29,6 +29,7 @@ MODEL_KEYS = (
     "train_subjects",
     "family",
     "associations",
+    "explanation",
 )
 STUDIES = Path(__file__).parent / "studies"
 

@@ -20,6 +20,7 @@ NetworkName = Literal[
     "sfcn", "inception_resnet_v2", "resnet18", "resnet50", "densenet121", "densenet169", "multitask_unet"
 ]
 SplitName = Literal["train", "validation", "calibration", "test"]
+ExplanationMethod = Literal["smoothgrad", "grad_cam", "grad_ram"]
 FORBID_UNKNOWN_KEYS: dict[str, Any] = {"extra": "forbid"}
 
 

@@ -26,6 +26,7 @@ from tasks.science.statistics.conformal import ConformalInterval, coverage_table
 from tasks.science.statistics.formula import parse
 from tasks.steps.associate import association_table
 from tasks.steps.compare import gather_comparison
+from tasks.steps.explain import explanations_of
 from tasks.steps.members import member_key, members_of
 from tasks.steps.progress import CohortState, FittedModel, association_key, validation_key
 from tasks.steps.quality_report import contact_sheets, quality_figures, quality_flags
@@ -120,6 +121,7 @@ def gather(study_text: str, store: Store, models: list[FittedModel]) -> ReportCo
         quality=quality_figures(store, states),
         flags=quality_flags(study, store, states),
         sheets=contact_sheets(study, store, states),
+        explanations=tuple(one for model in models for one in explanations_of(store, model)),
         provenance=_provenance(study, store, record, registered, states),
         coverage=coverage_of(store, primary),
         comparison=gather_comparison(store, models),

@@ -79,6 +79,30 @@ def test_a_changed_association_recomputes_only_itself(finished: tuple[CommandLin
     assert sum(name.startswith("associations/") for name in after.keys() - before.keys()) == 1
 
 
+def test_declared_maps_are_made_once_and_recompute_nothing_else(
+    finished: tuple[CommandLine, Path, dict[str, str]],
+) -> None:
+    padflow, study, _ = finished
+    before = snapshot(padflow.home / "store")
+    changed = study.with_name("explained.toml")
+    changed.write_text(STUDY + '\n[explanation]\nmethods = ["smoothgrad", "grad_ram"]\nsubjects = 3\n')
+    padflow("run", str(changed))
+    after = snapshot(padflow.home / "store")
+    assert {name: after[name] for name in before} == before
+    new = after.keys() - before.keys()
+    assert {name.split("/")[0] for name in new} == {"explanations", "reports"}
+    assert sum(name.endswith("signed.nii.gz") for name in new) == 2
+    result = json.loads(padflow("explain", str(changed), "--json"))
+    assert result["made"] == []
+    assert result["maps"]["smoothgrad"]["n_subjects"] == 3
+    assert len(result["maps"]["smoothgrad"]["leading_regions"]) == 5
+    assert snapshot(padflow.home / "store") == after
+    page = Path(padflow("report", str(changed)).strip()).read_text()
+    assert "What the model looks at" in page
+    # Five poolings leave one cell at 4 mm, which is said.
+    assert "tells lobes apart at best" in page
+
+
 def test_the_registry_holds_the_model_with_both_aliases_and_its_facts(
     finished: tuple[CommandLine, Path, dict[str, str]],
 ) -> None:

@@ -58,6 +58,24 @@ class Estimate(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Explanation:
+    """The mean map of one method.
+
+    Attributes:
+        facts: `method`, `cohort`, `n_subjects`, `age_range`, `age_unit`, `members`, `template`, `cell_mm`, `unit`,
+            `repeatability`.
+        regions: One row per set of regions and region, as `MapAverage.regions` gives them.
+        picture: PNG bytes of the map on the template.
+        model: Which of the compared models; "" where there is one alone.
+    """
+
+    facts: dict[str, Any]
+    regions: pd.DataFrame
+    picture: bytes
+    model: str = ""
+
+
+@dataclass(frozen=True)
 class ReportContents:
     """Everything that one report shows; the page computes nothing but counts and wording from it.
 
@@ -81,6 +99,7 @@ class ReportContents:
         quality: One row per prepared scan: a column per quality figure, and `absent`, which says why one is missing.
         flags: One row per scan and finding of the study's thresholds; `fate` says whether the scan is `used`.
         sheets: Cohort and PNG bytes of its contact sheet: the worst scans beside some others.
+        explanations: Maps of where the model reads age, in the study's order of methods.
         provenance: Versions, digests, addresses and dates; a mapping in it becomes a part of the table.
         cautions: Plain sentences shown at the top; `find_cautions` derives them.
         coverage: One row per cohort, correction, group and level: how often intervals of age held (`nominal` and
@@ -105,6 +124,7 @@ class ReportContents:
     quality: pd.DataFrame = field(default_factory=pd.DataFrame)
     flags: pd.DataFrame = field(default_factory=pd.DataFrame)
     sheets: tuple[tuple[str, bytes], ...] = ()
+    explanations: tuple[Explanation, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()
     coverage: pd.DataFrame = field(default_factory=pd.DataFrame)

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from .comparison_section import comparison_section
 from .contents import COLUMNS, CORRECTED, MODEL, RAW, ReportContents, cohorts_of_role, is_ok
 from .disease_figures import association_forest, brain_pad_by_group
+from .explanation_tables import METHOD_NAMES, explanation_caption, region_tables
 from .figures import Drawing, error_against_baselines, predicted_against_age, training_curves
 from .interval_tables import coverage_table
 from .notation import is_missing
@@ -88,7 +89,7 @@ def render_report(contents: ReportContents) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    parts = (_flow, _quality, _training, _validation, _disease, _comparison, _provenance)
+    parts = (_flow, _quality, _training, _validation, _explanations, _disease, _comparison, _provenance)
     shown = {name: value for part in parts for name, value in part(contents).items()}
     style = Markup((HERE / "style.css").read_text(encoding="utf-8"))  # noqa: S704 (the package's own file)
     answers = answer_questions(contents)
@@ -186,6 +187,33 @@ def _of_model(metrics: pd.DataFrame) -> pd.DataFrame:
     return metrics[metrics["predictor"] == MODEL]
 
 
+@dataclass(frozen=True)
+class ShownExplanation:
+    """What the page shows of one method's map."""
+
+    name: str
+    caption: str
+    address: str
+    tables: list[Table]
+    data: Data | None
+
+
+def _explanations(contents: ReportContents) -> dict[str, Any]:
+    shown = []
+    for one in contents.explanations:
+        method = str(one.facts["method"])
+        shown.append(
+            ShownExplanation(
+                name=f"{METHOD_NAMES[method]}, {one.model}" if one.model else METHOD_NAMES[method],
+                caption=explanation_caption(one.facts),
+                address=_png_address(one.picture),
+                tables=region_tables(one.regions, method),
+                data=_data(one.regions, "All regions", "-".join(filter(None, ["regions", method, one.model]))),
+            )
+        )
+    return {"explanations": shown}
+
+
 def _disease(contents: ReportContents) -> dict[str, Any]:
     column = contents.group_column
     return {
@@ -216,7 +244,7 @@ def _provenance(contents: ReportContents) -> dict[str, Any]:
 
 def _png_address(png: bytes) -> str:
     if not png.startswith(b"\x89PNG"):
-        raise ValueError("A montage is not a PNG image: its first bytes are not those of PNG. Give PNG bytes.")
+        raise ValueError("A picture is not a PNG image: its first bytes are not those of PNG. Give PNG bytes.")
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
