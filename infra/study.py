@@ -145,7 +145,6 @@ class Study:
         seeds: One ensemble member is trained per seed, and per fold; left out, five members are.
         train_subjects: Most subjects that are trained on, for a learning curve; 0 takes all. A smaller number takes a
             part of a larger one's, and validation and calibration stay as they are.
-        family: What models share that differ in their training subjects alone: they make one learning curve.
         arm: Name of this model among those that its study compares; "" where there is one alone.
         models: The models that the study compares, each a whole study of its own; the first is the primary one.
         validation: Bootstrap of the external metrics.
@@ -168,7 +167,6 @@ class Study:
     ensemble: EnsembleSpec = field(default_factory=EnsembleSpec)
     seeds: tuple[int, ...] = ()
     train_subjects: int = 0
-    family: str = ""
     arm: str = ""
     models: tuple[Study, ...] = ()
     validation: ValidationSpec = field(default_factory=ValidationSpec)

@@ -27,7 +27,6 @@ MODEL_KEYS = (
     "splits",
     "seeds",
     "train_subjects",
-    "family",
     "associations",
     "explanation",
 )
