@@ -25,7 +25,7 @@ PREDICTION_COLUMNS = [
 ]  # fmt: skip
 FOLD_COLUMNS = ["repeat", "fold", "scan", "n_train", "target_years", "predicted_years"]
 # What does not alter a fit, or is named elsewhere.
-NO_CHANGE = ("name", "arm", "models", "associations", "registered_model", "excluded_tolerance")
+NO_CHANGE = ("name", "arm", "models", "associations", "explanation", "registered_model", "excluded_tolerance")
 # Set by the study from others of its settings.
 FOLLOWS = {"network.input_channels"}
 

@@ -238,3 +238,13 @@ def test_five_members_are_trained_where_a_study_names_no_seeds() -> None:
     del plain["seeds"]
     assert parse_study(plain).seeds == (1, 2, 3, 4, 5)
     assert parse_study(plain | {"ensemble": {"folds": 5}}).seeds == (0,)
+
+
+def test_the_published_studies_compare_what_their_papers_do() -> None:
+    from tasks.steps.compare import family_names
+
+    arms = {name: load_study(find_study(name)).arms for name in ("rank-n-contrast", "infant-myelination")}
+    assert sorted(set(family_names(list(arms["rank-n-contrast"])))) == ["plain", "rnc"]
+    assert [arm.network.inputs for arm in arms["infant-myelination"]][:5] == [
+        ("ratio",), ("T1w",), ("T2w",), ("T1w", "T2w"), ("T1w", "T2w", "ratio"),
+    ]  # fmt: skip
