@@ -93,19 +93,20 @@ def explain(
     template = load_template(study.recipe, str(scans["template"].iloc[0]))
     shape, affine = study_grid(study.recipe, template)
     average = MapAverage(template_on_grid(template, shape, affine)[3], region_sets(study, template))
-    paths = [store.local_path(layout.prepared_volume(state.recipe_key, str(sha))) for sha in scans["sha256"]]
-    named = list(zip(scans["scan_id"].astype(str), paths, strict=True))
-    maps = explain_scans(
-        study.network, member_weights(store, model), named, study.recipe.channel_names, method, study.explanation.seed
-    )
+    volumes = [layout.prepared_volume(state.recipe_key, str(sha)) for sha in scans["sha256"]]
     advance = on_start(len(scans))
     unit = study.target.unit
     per_year = np.float32(PER_YEAR[unit])
     cell_mm: list[float] = []
-    for one, half in zip(maps, split_halves(len(scans), study.explanation.seed), strict=True):
-        average.add(per_year * one.signed, per_year * one.magnitude, int(half))
-        cell_mm = [size * study.recipe.resolution_mm for size in one.cell_voxels]
-        advance()
+    seed = study.explanation.seed
+    with store.holding(volumes) as paths:
+        named = list(zip(scans["scan_id"].astype(str), paths, strict=True))
+        weights = member_weights(store, model)
+        maps = explain_scans(study.network, weights, named, study.recipe.channel_names, method, seed)
+        for one, half in zip(maps, split_halves(len(scans), seed), strict=True):
+            average.add(per_year * one.signed, per_year * one.magnitude, int(half))
+            cell_mm = [size * study.recipe.resolution_mm for size in one.cell_voxels]
+            advance()
     facts = {
         "method": method,
         "cohort": state.spec.name,

@@ -183,7 +183,7 @@ def train_members(
             folders[name] = Path(job.output_folder)
             replace_file(folders[name] / "job.json", as_json(job).encode())
             jobs.append(MemberJob(name, folders[name] / "job.json", job.training.processes))
-        run_members(jobs, study.ensemble.placement, training_devices(), tell, keep)
+        run_members(jobs, study.ensemble.placement, training_devices(settings.asked_workers), tell, keep)
 
 
 def study_recipe_key(study: Study) -> str:
