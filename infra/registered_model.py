@@ -34,6 +34,8 @@ COLUMNS = (
     "reason",
 )
 FIGURES = COLUMNS[:-2]
+# Beyond the training ages by more than this part of their range, a prediction says nothing of a brain.
+PLAUSIBLE_MARGIN = 0.5
 
 
 class BrainAgeModel(PythonModel):
@@ -42,7 +44,8 @@ class BrainAgeModel(PythonModel):
     Input columns: `image` (path or URL of a NIfTI file), or `T1w`, `T2w` and `FLAIR` where the recipe needs several
     images of a session, or `prepared` (path of a prepared `.npy`); `age_years` may be given, and must be where the
     recipe has templates by age. `status` is `ok`, `rejected` (the image cannot be used), `unreadable` (storage
-    failed) or `outside-age-range`; a row that is not `ok` holds no number, and `reason` says why.
+    failed), `outside-age-range` or `implausible-age` (what the network gave is no age); a row that is not `ok` holds no
+    number, and `reason` says why.
     """
 
     def load_context(self, context: Any) -> None:
@@ -86,6 +89,13 @@ class BrainAgeModel(PythonModel):
         ages = np.array([float(self._networks.expected_ages_of(m, self._network, batch)) for m in self._members])
         if not np.isfinite(ages).all():
             return {**blank, "status": "rejected", "reason": "the network gave no finite age for this volume"}
+        margin = PLAUSIBLE_MARGIN * (high - low)
+        if not low - margin <= ages.mean() <= high + margin:
+            reason = (
+                f"the network gave {ages.mean():.4g} years, far outside the ages that it was trained on, {low:g} to "
+                f"{high:g}: no age of this scan, but a sign that the scan or the network is unlike what was trained"
+            )
+            return {**blank, "status": "implausible-age", "reason": reason}
         return {**blank, **self._figures(ages, age_years)}
 
     def _figures(self, ages: np.ndarray, age_years: float | None) -> dict[str, float]:
