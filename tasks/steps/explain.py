@@ -85,10 +85,10 @@ def explain(
 
     study, states = model.study, model.states
     state, scans = explained_cohort(study.explanation, states), chosen_scans(study.explanation, states)
-    if len(scans) < 2:
+    if scans.empty:
         raise ValueError(
-            f"cohort {state.spec.name!r} has {len(scans)} subjects to make maps of; 2 or more are needed. "
-            "Name another in the study's explanation.cohort"
+            f"cohort {state.spec.name!r} has no prepared scan to make maps of; "
+            "name another in the study's explanation.cohort"
         )
     template = load_template(study.recipe, str(scans["template"].iloc[0]))
     shape, affine = study_grid(study.recipe, template)

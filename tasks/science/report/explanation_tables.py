@@ -91,4 +91,7 @@ def _coarseness(cell_mm: list[float]) -> str:
     if max(cell_mm) * FEWEST_CELLS_ACROSS <= BRAIN_LENGTH_MM:
         return ""
     size = " × ".join(f"{length:.0f}" for length in cell_mm)
-    return f" The map is made of cells of {size} mm: it tells lobes apart at best, and no small region."
+    return (
+        f" The map is made of cells of {size} mm: it tells lobes apart at best, no small region, and the correlation "
+        "rests on so few of them that it says little."
+    )

@@ -165,9 +165,15 @@ def test_what_was_made_is_not_made_again(planted: tuple[Study, Store, dict[str, 
     assert step.methods_left(study, store, "fit", states) == ["smoothgrad"]
 
 
-def test_too_few_people_are_said(planted: tuple[Study, Store, dict[str, Any], list[State]]) -> None:
+def test_one_person_has_a_map_that_nothing_repeats_and_nobody_has_none(
+    planted: tuple[Study, Store, dict[str, Any], list[State]],
+) -> None:
     planted[3][0].prepared = planted[3][0].prepared.head(1)
-    with pytest.raises(ValueError, match="has 1 subjects"):
+    folder = made(planted, "grad_ram")
+    assert json.loads((folder / step.RECORD).read_text())["repeatability"] is None
+    assert pd.read_parquet(folder / step.REGIONS)["sd_over_subjects"].isna().all()
+    planted[3][0].prepared = planted[3][0].prepared.head(0)
+    with pytest.raises(ValueError, match="no prepared scan"):
         made(planted, "grad_ram")
 
 
