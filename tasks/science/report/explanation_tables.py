@@ -8,10 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from ..imaging.regions import OUTSIDE
 from .notation import anything, is_missing, number, plural
 from .tables import Cell, Table
 
 LEADING_REGIONS = 12
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 # A network that pools much sees the whole brain through few cells.
 FEWEST_CELLS_ACROSS = 4
 BRAIN_LENGTH_MM = 180.0
@@ -36,32 +38,48 @@ def region_tables(regions: pd.DataFrame, method: str) -> list[Table]:
     Returns:
         A table per set; what is not shown is in the CSV.
     """
+    usual = _mean_in_brain(regions)
     tables = []
     for name, rows in regions.groupby("set", sort=False):
         shown = rows.head(LEADING_REGIONS)
         caption = f"{METHOD_NAMES[method]} by region ({name})"
         if len(shown) < len(rows):
             caption += f": the first {len(shown)} of {len(rows)} by mean magnitude"
-        columns = ("Region", "Voxels", "Mean magnitude", "Mean, signed", "Share of all")
-        tables.append(Table(caption, columns, tuple(_region_row(row) for row in shown.to_dict("records"))))
+        columns = ("Region", "Voxels", "Times the brain's mean", "Mean magnitude", "Mean, signed", "Share of all")
+        tables.append(Table(caption, columns, tuple(_region_row(row, usual) for row in shown.to_dict("records"))))
     return tables
 
 
-def _region_row(row: Mapping[Any, Any]) -> tuple[Cell, ...]:
+def _mean_in_brain(regions: pd.DataFrame) -> float:
+    """Mean magnitude over the template's brain, which the tissues fill."""
+    tissue = regions[(regions["set"] == "tissue") & (regions["region"] != OUTSIDE) & (regions["n_voxels"] > 0)]
+    voxels = tissue["n_voxels"].astype(float)
+    return float((tissue["mean_magnitude"].astype(float) * voxels).sum() / voxels.sum()) if len(tissue) else math.nan
+
+
+def _region_row(row: Mapping[Any, Any], usual: float) -> tuple[Cell, ...]:
     if not int(row["n_voxels"]):
-        return (Cell(str(row["region"])), Cell("0", "none on this grid", numeric=True), *[Cell("–", numeric=True)] * 3)
+        return (Cell(str(row["region"])), Cell("0", "none on this grid", numeric=True), *[Cell("–", numeric=True)] * 4)
     spread = "" if is_missing(row["sd_over_subjects"]) else f"SD over subjects {_two_digits(row['sd_over_subjects'])}"
     return (
         Cell(str(row["region"])),
         Cell(f"{int(row['n_voxels']):,}", numeric=True),
+        Cell(number(float(row["mean_magnitude"]) / usual) if usual > 0 else "–", numeric=True),
         Cell(_two_digits(row["mean_magnitude"]), spread, numeric=True),
         Cell(_two_digits(row["mean_signed"]), numeric=True),
-        Cell(f"{100 * float(row['share']):.1f}%", numeric=True),
+        Cell(f"{_two_digits(100 * float(row['share']))}%", numeric=True),
     )
 
 
 def _two_digits(value: Any) -> str:
-    return f"{float(value):.2g}".replace("-", "−")
+    """Write a number of any size.
+
+    >>> _two_digits(0.0123), _two_digits(-3.3e-05), _two_digits(0)
+    ('0.012', '−3.3 × 10⁻⁵', '0')
+    """
+    digits, _, power = f"{float(value):.2g}".partition("e")
+    raised = f" × 10{str(int(power)).translate(SUPERSCRIPTS)}" if power else ""
+    return digits.replace("-", "−") + raised
 
 
 def explanation_caption(facts: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tasks.science.imaging.regions import OUTSIDE
 from tasks.science.report.contents import Explanation, ReportContents
 from tasks.science.report.explanation_tables import explanation_caption, region_tables
 from tasks.science.report.page import render_report
@@ -35,8 +36,11 @@ def study() -> ReportContents:
     known = pd.DataFrame({"set": "known places", "region": names, "n_voxels": 30})
     known = known.assign(mean_magnitude=np.linspace(0.2, 0.01, 20), mean_signed=-0.01, sd_over_subjects=0.02)
     regions = known.assign(share=0.0123, rank=range(1, 21))
+    tissue = {"set": "tissue", "share": 0.2, "mean_signed": 0.0, "sd_over_subjects": 1e-5}
+    tissues = [("grey matter", 300, 0.1), ("white matter", 100, 0.02), (OUTSIDE, 9000, 0.5)]
+    tissues = [{**tissue, "region": name, "n_voxels": n, "mean_magnitude": mean} for name, n, mean in tissues]
     nowhere = {"set": "known places", "region": "nowhere", "n_voxels": 0}
-    regions = pd.concat([regions, pd.DataFrame([nowhere])], ignore_index=True)
+    regions = pd.concat([regions, pd.DataFrame([nowhere, *tissues])], ignore_index=True)
     return replace(made_up_study(), explanations=(Explanation(FACTS, regions, made_up_montage(2)),))
 
 
@@ -68,8 +72,15 @@ def test_coarse_maps_and_undefined_repeatability_are_said() -> None:
 
 
 def test_a_region_without_voxels_has_no_figure(study: ReportContents) -> None:
-    (table,) = region_tables(study.explanations[0].regions.tail(1), "grad_ram")
-    assert [cell.text for cell in table.rows[0]] == ["nowhere", "0", "–", "–", "–"]
+    (table,) = region_tables(study.explanations[0].regions.query("region == 'nowhere'"), "grad_ram")
+    assert [cell.text for cell in table.rows[0]] == ["nowhere", "0", "–", "–", "–", "–"]
+
+
+def test_regions_are_compared_with_the_brain_and_not_with_the_air_around_it(study: ReportContents) -> None:
+    known, tissue = region_tables(study.explanations[0].regions, "grad_ram")
+    assert known.rows[0][2].text == f"{0.2 / 0.08:.2f}"
+    assert tissue.rows[0][2].text == f"{0.1 / 0.08:.2f}"
+    assert tissue.rows[0][3].below == "SD over subjects 1 × 10⁻⁵"
 
 
 def test_a_study_without_maps_has_no_such_section(study: ReportContents) -> None:
