@@ -14,7 +14,7 @@ from flows.associate import associate
 from flows.explain import explain
 from flows.preprocess import preprocess
 from flows.progress_bars import console
-from flows.train import train
+from flows.train import check_networks, train
 from flows.validate import fitted_models, scored_states, validate
 from flows.workspace import NotReady, Workspace, open_workspace
 from infra import layout
@@ -43,6 +43,7 @@ def run_study(
     Returns:
         What each stage did, and the report's path.
     """
+    check_networks(open_workspace(study_path))
     console.rule("1 of 6  preprocess")
     prepared = preprocess(study_path, rehash, retry_excluded, indexed)
     console.rule("2 of 6  train")

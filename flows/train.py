@@ -9,6 +9,8 @@ from prefect import flow
 
 from flows.progress_bars import console, counter, epoch_bar, progress_bars
 from flows.workspace import NotReady, Workspace, open_workspace
+from lightning_modules.network_check import check_network
+from tasks.science.imaging.grid import grid_shape
 from tasks.steps.members import Member, members_of
 from tasks.steps.progress import CohortState
 from tasks.steps.train import TrainingPlan, plan_training, record_fit, register_fit, train_members
@@ -25,6 +27,7 @@ def train(study_path: str) -> dict[str, Any]:
         NotReady: Scans are missing, or there are too few to train on.
     """
     workspace = open_workspace(study_path)
+    check_networks(workspace)
     models = list(workspace.by_model(workspace.stored_states()))
     # Every leak and every missing scan is found before the first model is trained.
     plans = []
@@ -40,6 +43,15 @@ def train(study_path: str) -> dict[str, Any]:
             found = register_fit(arm.study, arm.settings, arm.store, record, states)
         registered[arm.study.arm] = found
     return registered
+
+
+def check_networks(workspace: Workspace) -> None:
+    """Refuse a study of which a network cannot be fitted on its grid, and name the model."""
+    for arm in workspace.study.arms:
+        try:
+            check_network(arm.network, grid_shape(arm.recipe))
+        except ValueError as error:
+            raise ValueError(f"model {arm.arm!r}: {error}" if arm.arm else str(error)) from error
 
 
 def _fit(workspace: Workspace, plan: TrainingPlan) -> dict[str, Any]:
