@@ -21,6 +21,7 @@ from infra.settings import Settings
 from infra.storage import Store, replace_file
 from infra.study import Study
 from tasks.records import AgeBias, Recipe, TargetSpec, TrainingJob, TrainingRow, as_json, digest, training_values
+from tasks.science.code_digest import code_digest
 from tasks.science.cohort.splits import assign_splits, refuse_leaks
 from tasks.science.statistics.age_bias import fit_age_bias
 from tasks.science.statistics.conformal import corrected_conformal, split_conformal
@@ -40,6 +41,7 @@ from tasks.steps.white_matter import white_matter_files
 
 # Raised when a change of the training code alters the weights that equal inputs give.
 TRAINING_VERSION = 2
+LIGHTNING_MODULES = Path(__file__).parents[2] / "lightning_modules"
 
 
 @dataclass(frozen=True)
@@ -368,7 +370,12 @@ def _log_fit(
         "seeds": list(study.seeds),
         "train_subjects": study.train_subjects,
     }
-    digests = {"study_digest": study.digest(), "recipe_digest": study_recipe_key(study)}
+    digests = {
+        "study_digest": study.digest(),
+        "recipe_digest": study_recipe_key(study),
+        "rows_digest": digest(store.read_table(f"{layout.fit_folder(record['fit_key'])}/rows.parquet").to_csv()),
+        "code_digest": code_digest(LIGHTNING_MODULES, LIGHTNING_MODULES / "networks"),
+    }
     manifests = {f"manifest_digest.{state.spec.name}": state.indexed.digest for state in states}
     tracking.log_parameters(client, run_id, {**settings_of_study, **digests, **manifests})
     tracking.log_parameters(client, run_id, {"environment": tracking.environment()})

@@ -114,7 +114,14 @@ def test_the_registry_holds_the_model_with_both_aliases_and_its_facts(
     assert str(client.get_model_version_by_alias("brain-age-tiny", "challenger").version) == "1"
     run = client.get_run(versions[0].run_id)
     assert run.info.status == "FINISHED"
-    for name in ("study_digest", "manifest_digest.healthy", "environment.torch", "training.epochs"):
+    for name in (
+        "study_digest",
+        "rows_digest",
+        "code_digest",
+        "manifest_digest.healthy",
+        "environment.torch",
+        "training.epochs",
+    ):
         assert run.data.params[name]
     members = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'")
     assert [member.data.params["seed"] for member in members] == ["1"]
