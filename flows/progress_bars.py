@@ -116,7 +116,7 @@ def epoch_bar(progress: Progress, description: str, epochs: int) -> Callable[[di
 
     def show(figures: dict[str, Any]) -> None:
         error = figures.get("val_mae_years")
-        text = f"{description}, validation MAE {error:.1f} y" if error is not None else description
+        text = f"{description}, validation MAE {error:.2g} y" if error is not None else description
         progress.update(bar, completed=int(figures["epoch"]) + 1, description=text)
 
     return show

@@ -16,6 +16,7 @@ from flows.workspace import Workspace
 from infra import layout
 from infra.settings import load_settings
 from infra.storage import Store
+from tasks.science.report.units import Unit, metrics_in_unit
 from tasks.steps.associate import association_table
 from tasks.steps.progress import FittedModel, excluded_share, validation_key
 from tasks.steps.report import local_report
@@ -41,7 +42,7 @@ def print_summary(workspace: Workspace, as_json: bool) -> float:
         print(json.dumps(body, indent=1))
     else:
         out.print(flow_table(states))
-        out.print(_metrics_table(metrics))
+        out.print(_metrics_table(metrics, workspace.study.target.unit))
         if not associations.empty:
             out.print(_association_table(associations))
         _print_places(workspace, [model.registered for model in models], report)
@@ -102,12 +103,12 @@ def make_phantom(folder: Path, given: dict[str, Any], as_json: bool) -> None:
         out.print(said, soft_wrap=True)
 
 
-def _metrics_table(metrics: pd.DataFrame) -> Table:
+def _metrics_table(metrics: pd.DataFrame, unit: Unit) -> Table:
     title = "Brain age of unseen cohorts: estimate [95% CI over subjects]"
-    table = Table("cohort", "predictor", "", "n", "MAE, years", "R²", "r", title=title, title_justify="left")
+    table = Table("cohort", "predictor", "", "n", f"MAE, {unit}", "R²", "r", title=title, title_justify="left")
     if metrics.empty:
         return table
-    overall = metrics[metrics["group"] == "overall"]
+    overall = metrics_in_unit(metrics[metrics["group"] == "overall"], unit)
     for keys, rows in overall.groupby(["cohort", "correction", "predictor", "arm"], sort=False):
         cohort, correction, predictor, arm = map(str, keys)
         by_metric = rows.set_index("metric")
