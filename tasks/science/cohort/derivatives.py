@@ -124,7 +124,8 @@ def mask_notes(sources: Sequence[str], sidecar: Mapping[str, Any]) -> dict[str, 
     """Say where a brain mask comes from."""
     return {
         "Description": "Where the prepared volumes are not 0, holes filled",
-        "Type": "Brain" if sidecar["recipe"]["skull_strip"] else "ROI",
+        # Scans prepared by an older recipe are stripped, and do not say so.
+        "Type": "Brain" if sidecar.get("recipe", {}).get("skull_strip", True) else "ROI",
         "SpatialReference": sidecar["space"],
         "Sources": bids_uris(sources),
         "Resolution": f"{abs(sidecar['affine'][0][0]):g} mm isotropic",
