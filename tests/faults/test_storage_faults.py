@@ -77,7 +77,8 @@ def test_faults_that_pass_are_waited_for(site: Site, study: Path, cohort: Path, 
     site.proxy.plan = plan
     audit = site.audit(tmp_path)
     assert json.loads(audit.padflow("preprocess", str(study), "--json")) == {"prepared": SUBJECTS, "excluded": 0}
-    assert audit.padflow.stderr == ""
+    # A slow machine shows how far it is; nothing else is said.
+    assert [line for line in audit.padflow.stderr.splitlines() if not line.startswith("preprocess: ")] == []
     assert site.proxy.faults.keys() >= {"Refuse 500", "Refuse 503", "CutShort", "Stall", "LoseAnswer"}
     assert whole_scans(site.objects()) == sha256s(cohort)
     assert audit.counts("computed") == dict.fromkeys(sha256s(cohort), 1)
