@@ -74,6 +74,7 @@ def main() -> None:
         target=TargetSpec(),
         age_range_years=(0.0, 120.0),
         age_bias=None,
+        intervals={},
         fit_key="none",
         study_digest="none",
     )
