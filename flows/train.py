@@ -13,7 +13,8 @@ from lightning_modules.network_check import check_network
 from tasks.science.imaging.grid import grid_shape
 from tasks.steps.members import Member, members_of
 from tasks.steps.progress import CohortState
-from tasks.steps.train import TrainingPlan, plan_training, record_fit, register_fit, train_members
+from tasks.steps.register import register_fit
+from tasks.steps.train import TrainingPlan, plan_training, record_fit, train_members
 
 
 @flow(name="train", validate_parameters=False)
