@@ -116,8 +116,10 @@ def _refusal(address: str, error: BaseException) -> str:
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
         causes.append(cause)
     # Of several tries the last may have been cut off by the time limit; what the earlier ones met says more.
-    met = {kind: cause for cause in causes for kind in type(cause).__mro__}
     protocol, _, place = address.partition("://")
+    if type(error) in (OSError, TimeoutError) and (obstacle := _obstacle(place)) is not None:
+        causes.append(obstacle)
+    met = {kind: cause for cause in causes for kind in type(cause).__mro__}
     if ssl.SSLError in met:
         reason = getattr(met[ssl.SSLError], "reason", "") or met[ssl.SSLError]
         found, step = f"the certificates do not match ({reason})", f"expected both signed by one CA; {TLS_HELP}"
@@ -133,6 +135,18 @@ def _refusal(address: str, error: BaseException) -> str:
         found = "nothing listens there" if ConnectionRefusedError in met else str(error)
         step = "expected a Dask scheduler; start one with `dask scheduler`, or use --cluster local"
     return f"no connection to {address}: {found}, {step}"
+
+
+def _obstacle(place: str) -> OSError | None:
+    """What stands in the way of a plain connection: Dask's last try may have been cut off before it knew."""
+    host, _, port = place.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=QUIET_WAIT_S).close()
+    except ValueError:
+        return None
+    except OSError as error:
+        return error
+    return None
 
 
 @contextmanager
