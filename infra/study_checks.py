@@ -44,6 +44,8 @@ def check_consistency(study: Study, source: str) -> None:
             check_spec(spec)
         except ValueError as error:
             problems.append(f"association {spec.name!r}: {error}")
+        if not spec.cohorts:
+            problems.append(f"association {spec.name!r} names no cohort; give cohorts = [...] of: {', '.join(names)}")
         unknown = [name for name in spec.cohorts if name not in names]
         problems += [f"association {spec.name!r} names cohort {n!r}; there are: {', '.join(names)}" for n in unknown]
         apart = {c.name for c in study.cohorts if c.apart} & set(spec.cohorts)

@@ -483,29 +483,69 @@ class AgeBias:
     n_subjects: int
 
 
+Outcome = Literal["auto", "numeric", "binary", "ordinal"]
+Covariance = Literal["HC3", "HC2", "HC1", "HC0", "nonrobust", "cluster"]
+
+
 @dataclass(frozen=True)
 class AssociationSpec:
-    """One declared linear model.
+    """One declared model.
 
     Attributes:
         name: Its name in tables.
-        formula: Wilkinson notation over the columns of predictions joined with the clinical table, of a safe subset.
-        cohorts: Names of the cohorts whose rows it uses.
+        formula: Wilkinson notation over the columns of predictions joined with the clinical table, of a safe subset. A
+            column that ends in `_baseline` or `_per_year` is made from its stem where the table lacks it.
+        cohorts: Names of the cohorts whose rows it uses; empty: every row of the table.
         sessions: `baseline` takes each subject's first session; `all` takes every one and fits a mixed model.
-        groups: Grouping column of the random intercept (mixed models).
+        groups: Grouping column of the random effects (mixed models), and of clusters.
         where: Column → accepted values; rows outside are dropped and counted.
         effects: Terms of interest, which form the FDR family; empty: every term but intercept, age and sex.
+        family: Name of the FDR family that the model's effects belong to; models of one name are corrected together.
+        outcome: What the response is; `auto` takes two levels for `binary` and everything else for `numeric`.
+        event: Column that is 1 where what is waited for happened; the response is then a time, the model Cox's.
+        random_slope: Numeric column of the formula whose slope varies by group.
+        correlated: Whether random intercept and slope are.
+        estimator: REML, or ML to compare fixed effects by likelihood.
+        covariance: Of the estimates of least squares; `cluster` takes `groups`.
+        contrasts: Correction of pairwise differences of adjusted means: `tukey`, `holm`, or `none` for no contrasts.
+        missing: `complete` uses complete rows and counts the others; `error` refuses a table that lacks a value.
+        stratify: Column (a site) whose levels are fitted apart and combined by random-effects meta-analysis.
+        heterogeneity: Estimator of the variance between strata: REML or Paule-Mandel.
+        sensitivity: What is computed beside least squares: Huber's robust regression, partial rank correlation.
+        bootstrap: Resamples of subjects for percentile intervals; 0 makes none.
+        seed: Of the resamples.
+        measurement_sd_years: Standard deviation of brain-PAD's own error, as from test and retest; where brain-PAD is a
+            predictor, its slope is shown corrected for it, too. 0: unknown.
+        reliability: The same as a share: variance of the true values over that of the measured ones.
+        screen: Name → values: the formula and the name hold `{name}`, and one model is made for each combination.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
 
     name: str
     formula: str
-    cohorts: tuple[str, ...]
+    cohorts: tuple[str, ...] = ()
     sessions: Literal["baseline", "all"] = "baseline"
     groups: str = "participant_id"
     where: dict[str, tuple[str, ...]] = field(default_factory=dict)
     effects: tuple[str, ...] = ()
+    family: str = ""
+    outcome: Outcome = "auto"
+    event: str = ""
+    random_slope: str = ""
+    correlated: bool = True
+    estimator: Literal["REML", "ML"] = "REML"
+    covariance: Covariance = "HC3"
+    contrasts: Literal["tukey", "holm", "none"] = "tukey"
+    missing: Literal["complete", "error"] = "complete"
+    stratify: str = ""
+    heterogeneity: Literal["REML", "PM"] = "REML"
+    sensitivity: tuple[Literal["robust", "spearman"], ...] = ("robust", "spearman")
+    bootstrap: int = 0
+    seed: int = 0
+    measurement_sd_years: float = 0.0
+    reliability: float = 0.0
+    screen: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def as_json(record: Any) -> str:

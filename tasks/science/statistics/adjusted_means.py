@@ -1,55 +1,124 @@
-"""Adjusted (estimated marginal) means: what groups would show if they shared their covariates."""
+"""Adjusted (estimated marginal) means, and their pairwise differences: groups as if they shared their covariates."""
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
-from .association import AssociationFit
+from .association_fit import CONTRAST_COLUMNS, MEANS_COLUMNS, AssociationFit
+from .design import as_levels
+from .multiplicity import holm
 
-COLUMNS = ["term", "level", "mean", "ci_low", "ci_high"]
+Array = NDArray[np.float64]
 
 
 def adjusted_means(fit: AssociationFit, term: str | None = None) -> pd.DataFrame:
     """Predict the response per level of a categorical predictor, all else equal.
 
     Numeric predictors are held at their mean in the rows used (after log or root); the other categorical ones are
-    averaged over their levels with equal weight, as emmeans does.
+    averaged over their levels with equal weight, as emmeans does. A logistic model's means are taken on the logarithm
+    of odds and told as probabilities.
 
     Args:
         fit: A fitted model.
         term: A categorical predictor's name, such as `diagnosis`; None takes each.
 
     Returns:
-        `term, level, mean, ci_low, ci_high` in the response's unit, 95% t intervals from the fit's own covariance
-        (mixed models: with the fewest degrees of freedom of its terms). Empty for a model that was not fitted.
+        `MEANS_COLUMNS` in the response's unit, 95% t intervals from the fit's own covariance (mixed models: with the
+        fewest degrees of freedom of its terms). Empty for a model that was not fitted.
 
     Raises:
         ValueError: `term` is no categorical predictor of the model.
 
     Reference: Searle, Speed & Milliken 1980, doi:10.1080/00031305.1980.10483031.
     """
+    rows = []
+    for name, levels, weights in _weights(fit, term):
+        mean, covariance, df = _projected(fit, weights)
+        se = np.sqrt(np.diag(covariance))
+        reach = stats.t.ppf(0.975, df) * se
+        sizes: dict[str, int] = dict(as_levels(fit.rows[name]).value_counts()) if name in fit.rows else {}
+        low, high = mean - reach, mean + reach
+        if fit.kind == "logistic":
+            mean, low, high = (1 / (1 + np.exp(-value)) for value in (mean, low, high))
+            se = se * mean * (1 - mean)
+        for k, level in enumerate(levels):
+            rows.append((name, level, mean[k], se[k], low[k], high[k], sizes.get(level, np.nan)))
+    return pd.DataFrame(rows, columns=MEANS_COLUMNS)
+
+
+def pairwise_contrasts(fit: AssociationFit, adjustment: str) -> pd.DataFrame:
+    """Compare every two levels of each categorical predictor, corrected for the number of pairs.
+
+    `tukey` refers |difference|/SE × √2 to the studentized range, which is exact for equal variances and sizes, and
+    widens the intervals; `holm` steps down the p values and leaves intervals of single comparisons. Differences of a
+    logistic model are on the logarithm of odds.
+
+    Args:
+        fit: A fitted model.
+        adjustment: `tukey`, `holm`, or `none` for no contrasts.
+
+    Returns:
+        `CONTRAST_COLUMNS`; empty where nothing is to be compared.
+
+    Reference: Tukey 1949, doi:10.2307/3001913; Kramer 1956, doi:10.2307/3001469; Holm 1979.
+    """
+    tables = []
+    for name, levels, weights in _weights(fit, None) if adjustment != "none" else []:
+        pairs = list(combinations(range(len(levels)), 2))
+        differences = np.array([weights[second] - weights[first] for first, second in pairs])
+        estimate, covariance, df = _projected(fit, differences)
+        se = np.sqrt(np.diag(covariance))
+        statistic = np.abs(estimate) / se
+        p = 2 * stats.t.sf(statistic, df)
+        reach = stats.t.ppf(0.975, df) * np.ones(len(pairs))
+        adjusted = holm(p)
+        if adjustment == "tukey" and len(levels) > 2:
+            adjusted = np.array(stats.studentized_range.sf(statistic * np.sqrt(2), len(levels), df))
+            reach = stats.studentized_range.ppf(0.95, len(levels), df) / np.sqrt(2) * np.ones(len(pairs))
+        tables.append(
+            pd.DataFrame(
+                {
+                    "factor": name,
+                    "contrast": [f"{levels[second]} − {levels[first]}" for first, second in pairs],
+                    "estimate": estimate,
+                    "se": se,
+                    "df": df,
+                    "ci_low": estimate - reach * se,
+                    "ci_high": estimate + reach * se,
+                    "p_value": p,
+                    "p_adjusted": adjusted,
+                    "adjustment": adjustment if len(levels) > 2 else "none",
+                }
+            )
+        )
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=CONTRAST_COLUMNS)
+
+
+def _weights(fit: AssociationFit, term: str | None) -> list[tuple[str, tuple[str, ...], Array]]:
+    """Per categorical factor: its name, levels, and the mean design row of each level."""
     if fit.coding is None:
-        return pd.DataFrame(columns=COLUMNS)
+        return []
     levels = dict(fit.coding.levels)
     if term is not None and term not in levels:
         raise ValueError(
             f"{term!r} is no categorical predictor of {fit.name}; these are: {', '.join(levels) or 'none'}."
         )
     if not levels:
-        return pd.DataFrame(columns=COLUMNS)
+        return []
     grid = pd.DataFrame(list(product(*levels.values())), columns=list(levels), dtype=object).assign(**fit.centre)
-    matrix = fit.coding.matrix(grid)
+    matrix = fit.coding.matrix(grid).reindex(columns=fit.covariance.columns)
+    return [
+        (name, levels[name], np.array([matrix[grid[name] == level].to_numpy().mean(axis=0) for level in levels[name]]))
+        for name in ([term] if term else levels)
+    ]
+
+
+def _projected(fit: AssociationFit, weights: Array) -> tuple[Array, Array, float]:
     estimate = fit.coefficients["estimate"].to_numpy(dtype=float)
     covariance = fit.covariance.to_numpy(dtype=float)
-    reach = stats.t.ppf(0.975, fit.coefficients["df"].min())
-    rows = []
-    for name in [term] if term else levels:
-        for level in levels[name]:
-            weights = matrix[grid[name] == level].to_numpy().mean(axis=0)
-            mean, half = weights @ estimate, reach * np.sqrt(weights @ covariance @ weights)
-            rows.append((name, level, mean, mean - half, mean + half))
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return weights @ estimate, weights @ covariance @ weights.T, float(fit.coefficients["df"].min())

@@ -1,4 +1,4 @@
-"""Declared linear models of brain age and clinical measures, fitted and told with what was used, dropped and doubtful.
+"""Declared models of brain age and clinical measures, fitted and told with what was used, dropped and doubtful.
 
 Cross-sectional models are ordinary least squares with HC3 standard errors and t intervals, since clinical groups
 rarely share a variance (Long & Ervin 2000). Repeated sessions go to a linear mixed model by REML with a random
@@ -12,70 +12,48 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.regression.linear_model import OLS
 
 from ...records import AssociationSpec
+from .adjusted_means import adjusted_means, pairwise_contrasts
+from .association_fit import COLUMNS, AssociationFit
 from .bootstrap import subject_keys
 from .declaration import check_spec, names_term
 from .design import INTERCEPT, Coding, NotEstimable, categorical, check_rank, is_missing, learn_coding
 from .formula import Formula, Term
+from .least_squares import least_squares
 from .longitudinal import add_baseline_columns
 from .mixed_model import fit_mixed
+from .model_estimates import Estimates
 from .selection import Selection, implausible_values, keep_complete, select_rows
 
 COVARIATES = frozenset({"age_years", "age_years_baseline", "sex"})
+IDENTITY = ("participant_id", "session_id", "scan_id", "cohort", "site", "years_since_baseline")
 MIN_SUBJECTS_PER_LEVEL = 3
-COLUMNS = [
-    "model", "term", "estimate", "se", "statistic", "df", "p_value", "ci_low", "ci_high", "n_used",
-    "beta_standardised", "partial_r2", "f2", "of_interest", "q_value",
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
-class AssociationFit:
-    """One declared model, fitted or not.
+class _Case:
+    """A declared model beside the rows that it uses."""
 
-    Attributes:
-        name: The model's name.
-        formula: As declared.
-        response: What is explained, in its own unit.
-        method: Such as `OLS, HC3`; empty where nothing was fitted.
-        coefficients: One row per parameter; empty where nothing was fitted, `problems` then says why.
-            `beta_standardised` is the estimate after z-scoring the response and numeric predictors (not dummies).
-            `partial_r2` and Cohen's `f2` are of least squares and NaN for mixed models, which have no agreed one.
-            All three are NaN for the intercept.
-            `q_value` is NaN until `multiplicity.add_fdr`, and stays so outside the family.
-        n_used: Rows used.
-        n_subjects: Subjects used.
-        n_dropped: Reason → rows not used; with `n_used` they add up to the rows of the declared cohorts.
-        problems: Plain sentences, the gravest first.
-        covariance: Of the estimates, by parameter.
-        coding: How rows become columns; None where nothing was fitted.
-        centre: Numeric factor → its mean in the rows used.
-    """
+    spec: AssociationSpec
+    formula: Formula
+    selection: Selection
+    values: pd.DataFrame
+    coding: Coding
+    matrix: pd.DataFrame
 
-    name: str
-    formula: str
-    response: str
-    method: str
-    coefficients: pd.DataFrame
-    n_used: int
-    n_subjects: int
-    n_dropped: dict[str, int]
-    problems: tuple[str, ...]
-    covariance: pd.DataFrame
-    coding: Coding | None
-    centre: dict[str, float]
+    @property
+    def response(self) -> pd.Series:
+        return self.values[self.formula.response.label]
 
+    @property
+    def subjects(self) -> pd.Series:
+        return subject_keys(self.selection.rows)
 
-@dataclass(frozen=True)
-class _Estimates:
-    method: str
-    estimate: pd.Series
-    covariance: pd.DataFrame
-    df: pd.Series
-    partial_r2: pd.Series
-    problems: tuple[str, ...]
+    @property
+    def groups(self) -> pd.Series:
+        named = self.spec.groups == "participant_id"
+        return self.subjects.rename("participant_id") if named else self.selection.rows[self.spec.groups]
 
 
 def fit_association(spec: AssociationSpec, table: pd.DataFrame) -> AssociationFit:
@@ -99,33 +77,45 @@ def fit_association(spec: AssociationSpec, table: pd.DataFrame) -> AssociationFi
     if spec.groups in selection.rows:
         selection.keep(~is_missing(selection.rows[spec.groups]), f"missing {spec.groups}")
     selection.problems += _design_advice(spec, formula)
-    values = pd.DataFrame()
+    n_missing = {name: int(is_missing(selection.rows[name]).sum()) for name in formula.columns}
     try:
         values = _complete_rows(selection, formula)
         coding, left_out = learn_coding(formula, values)
         selection.problems += left_out
-        matrix, response = coding.matrix(values), values[formula.response.label]
-        _check_estimable(spec, formula, coding, response)
-        selection.problems += check_rank(matrix)
-        estimates = _estimate(spec, selection, matrix, response)
+        case = _Case(spec, formula, selection, values, coding, coding.matrix(values))
+        _check_estimable(case)
+        selection.problems += check_rank(case.matrix)
+        estimates = _estimate(case)
     except NotEstimable as reason:
-        return _unfitted(spec, formula, selection, str(reason))
+        return replace(_unfitted(spec, formula, selection, str(reason)), n_missing=n_missing)
     selection.problems += implausible_values(selection.rows, formula.columns)
-    standardised = _standardised(coding, values, matrix, estimates.estimate)
-    return AssociationFit(
+    fit = AssociationFit(
         name=spec.name,
         formula=spec.formula,
         response=formula.response.label,
         method=estimates.method,
-        coefficients=_coefficient_table(spec, coding, estimates, standardised, len(values)),
+        coefficients=_coefficient_table(case, estimates),
         n_used=len(values),
-        n_subjects=int(subject_keys(selection.rows).nunique()),
+        n_subjects=int(case.subjects.nunique()),
         n_dropped=dict(selection.dropped),
         problems=(*estimates.problems, *selection.problems),
         covariance=estimates.covariance,
         coding=coding,
         centre={str(name): float(values[name].mean()) for name in values if pd.api.types.is_float_dtype(values[name])},
+        kind=estimates.kind,
+        family=spec.family,
+        groups=spec.groups if estimates.kind == "mixed" else "",
+        rows=_rows(case, estimates),
+        random_effects=estimates.random_effects,
+        n_missing=n_missing,
     )
+    return replace(fit, adjusted_means=adjusted_means(fit), contrasts=pairwise_contrasts(fit, spec.contrasts))
+
+
+def _rows(case: _Case, estimates: Estimates) -> pd.DataFrame:
+    rows = case.selection.rows
+    kept = [name for name in dict.fromkeys([*IDENTITY, case.spec.groups, *case.formula.columns]) if name in rows]
+    return pd.concat([rows[kept], estimates.by_row], axis=1).reset_index(drop=True)
 
 
 def _is_of_interest(spec: AssociationSpec, column: str, term: Term | None) -> bool:
@@ -173,7 +163,8 @@ def _rare_levels(
     return rare
 
 
-def _check_estimable(spec: AssociationSpec, formula: Formula, coding: Coding, response: pd.Series) -> None:
+def _check_estimable(case: _Case) -> None:
+    spec, formula, coding, response = case.spec, case.formula, case.coding, case.response
     if np.ptp(response.to_numpy()) == 0:
         raise NotEstimable(f"Not fitted: {formula.response.label} is {response.iloc[0]:g} in all rows used.")
     columns = coding.terms_of_columns()
@@ -183,40 +174,31 @@ def _check_estimable(spec: AssociationSpec, formula: Formula, coding: Coding, re
             raise NotEstimable(f"Not fitted: nothing is left of {wanted} in the {len(response)} rows used.")
 
 
-def _estimate(spec: AssociationSpec, selection: Selection, matrix: pd.DataFrame, response: pd.Series) -> _Estimates:
-    if spec.sessions == "baseline" and spec.groups == "participant_id":
-        return _least_squares(selection, matrix, response)
-    groups = subject_keys(selection.rows) if spec.groups == "participant_id" else selection.rows[spec.groups]
+def _estimate(case: _Case) -> Estimates:
+    spec, groups = case.spec, case.groups
+    if spec.sessions == "baseline" and (spec.groups == "participant_id" or spec.covariance == "cluster"):
+        return least_squares(case.response, case.matrix, spec.covariance, case.subjects, groups)
     if groups.is_unique:
-        estimates = _least_squares(selection, matrix, response)
+        estimates = least_squares(case.response, case.matrix, spec.covariance, case.subjects, groups)
         sentence = f"No {spec.groups} has two rows, so ordinary least squares stands in for the mixed model."
         return replace(estimates, problems=(sentence, *estimates.problems))
-    fit = fit_mixed(response, matrix, groups)
-    return _Estimates(
+    return _mixed(case, groups)
+
+
+def _mixed(case: _Case, groups: pd.Series) -> Estimates:
+    spec = case.spec
+    fit = fit_mixed(case.response, case.matrix, groups)
+    fitted = case.matrix @ fit.fixed
+    fitted_group = fitted + fit.random_values[INTERCEPT].reindex(groups).to_numpy()
+    return Estimates(
+        kind="mixed",
         method=f"LMM REML, random intercept per {spec.groups}",
         estimate=fit.fixed,
         covariance=fit.covariance,
         df=fit.df,
-        partial_r2=pd.Series(np.nan, index=matrix.columns),
         problems=fit.problems,
-    )
-
-
-def _least_squares(selection: Selection, matrix: pd.DataFrame, response: pd.Series) -> _Estimates:
-    orthonormal = np.linalg.qr(matrix.to_numpy())[0]
-    leverage = (orthonormal**2).sum(axis=1)
-    if leverage.max() > 1 - 1e-9:
-        alone = subject_keys(selection.rows).iloc[int(leverage.argmax())]
-        raise NotEstimable(f"Not fitted: {alone} alone determines a coefficient, so it has no HC3 standard error.")
-    fit = OLS(response, matrix).fit(cov_type="HC3")
-    plain_t2 = fit.params**2 / (fit.scale * np.diag(np.asarray(fit.normalized_cov_params)))
-    return _Estimates(
-        method="OLS, HC3",
-        estimate=fit.params,
-        covariance=fit.cov_params(),
-        df=pd.Series(float(fit.df_resid), index=matrix.columns),
-        partial_r2=plain_t2 / (plain_t2 + fit.df_resid),
-        problems=(),
+        by_row=pd.DataFrame({"fitted": fitted, "fitted_group": fitted_group, "residual": case.response - fitted_group}),
+        random_effects={INTERCEPT: float(fit.random_covariance.to_numpy()[0, 0]), "residual": fit.residual_variance},
     )
 
 
@@ -232,17 +214,17 @@ def _standardised(coding: Coding, values: pd.DataFrame, matrix: pd.DataFrame, es
     return pd.Series(np.linalg.lstsq(coded.to_numpy(), target.to_numpy(), rcond=None)[0], index=coded.columns)
 
 
-def _coefficient_table(
-    spec: AssociationSpec, coding: Coding, estimates: _Estimates, standardised: pd.Series, n_used: int
-) -> pd.DataFrame:
+def _coefficient_table(case: _Case, estimates: Estimates) -> pd.DataFrame:
     estimate, df = estimates.estimate, estimates.df
+    standardised = _standardised(case.coding, case.values, case.matrix, estimate)
     se = pd.Series(np.sqrt(np.diag(estimates.covariance)), index=estimate.index)
     statistic = estimate / se
-    partial_r2 = estimates.partial_r2.where(estimate.index != INTERCEPT)
+    partial_r2 = estimates.partial_r2.reindex(estimate.index).where(estimate.index != INTERCEPT)
     reach = pd.Series(stats.t.ppf(0.975, df), index=estimate.index) * se
+    owners = case.coding.terms_of_columns()
     table = pd.DataFrame(
         {
-            "model": spec.name,
+            "model": case.spec.name,
             "term": estimate.index,
             "estimate": estimate,
             "se": se,
@@ -251,15 +233,14 @@ def _coefficient_table(
             "p_value": 2 * stats.t.sf(statistic.abs(), df),
             "ci_low": estimate - reach,
             "ci_high": estimate + reach,
-            "n_used": n_used,
+            "n_used": len(case.values),
             "beta_standardised": standardised.where(standardised.index != INTERCEPT),
             "partial_r2": partial_r2,
             "f2": partial_r2 / (1 - partial_r2),
-            "of_interest": [_is_of_interest(spec, name, term) for name, term in coding.terms_of_columns().items()],
-            "q_value": np.nan,
+            "of_interest": [_is_of_interest(case.spec, name, owners[name]) for name in estimate.index],
         }
     )
-    return table[COLUMNS].reset_index(drop=True)
+    return table.reindex(columns=COLUMNS).reset_index(drop=True)
 
 
 def _unfitted(spec: AssociationSpec, formula: Formula, selection: Selection, reason: str) -> AssociationFit:
@@ -276,4 +257,5 @@ def _unfitted(spec: AssociationSpec, formula: Formula, selection: Selection, rea
         covariance=pd.DataFrame(),
         coding=None,
         centre={},
+        family=spec.family,
     )

@@ -40,6 +40,7 @@ class MixedFit:
         n_rows: Rows.
         n_groups: Groups.
         problems: Plain sentences: singular fits, failed convergence.
+        random_values: Predicted random effects (BLUPs) by group, one column per effect.
     """
 
     fixed: pd.Series
@@ -51,6 +52,7 @@ class MixedFit:
     n_rows: int
     n_groups: int
     problems: tuple[str, ...]
+    random_values: pd.DataFrame
 
 
 def fit_mixed(
@@ -142,7 +144,7 @@ class _Profile:
         self.zb = np.add.reduceat(z[:, :, None] * both[:, None, :], starts, axis=0)
         self.n, self.p = x.shape
         self.q, self.method = z.shape[1], method
-        self.columns, self.n_groups = matrix.columns, len(names)
+        self.columns, self.n_groups, self.names = matrix.columns, len(names), names
         self.effects = [INTERCEPT] if random_slope is None else [INTERCEPT, random_slope]
         self.divisor = self.n - self.p if method == "REML" else self.n
 
@@ -190,7 +192,16 @@ class _Profile:
             n_rows=self.n,
             n_groups=self.n_groups,
             problems=tuple(self.problems(theta, converged)),
+            random_values=self.random_values(theta, beta),
         )
+
+    def random_values(self, theta: Array, beta: Array) -> pd.DataFrame:
+        """Predicted random effects, shrunk towards zero as their variance says, in units of the response."""
+        factor = self.factor(theta)
+        remaining = (self.zb[:, :, -1] - self.zb[:, :, :-1] @ beta)[:, :, None]
+        inner = np.eye(self.q) + factor.T @ self.zz @ factor
+        values = (factor @ np.linalg.solve(inner, factor.T @ remaining))[:, :, 0]
+        return pd.DataFrame(values * self.y_scale / self.z_scale, index=self.names, columns=self.effects)
 
     def problems(self, theta: Array, converged: bool) -> list[str]:
         problems = [] if converged else ["The mixed model did not converge; read its figures with caution."]

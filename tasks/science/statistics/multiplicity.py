@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from .association import AssociationFit
+from .association_fit import AssociationFit
 
 
 def benjamini_hochberg(p_values: ArrayLike) -> NDArray[np.float64]:
@@ -62,19 +62,25 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
 
 
 def add_fdr(fits: Sequence[AssociationFit]) -> list[AssociationFit]:
-    """Fill `q_value` over the terms of interest of all fits together, the declared family.
+    """Fill `q_value` over the terms of interest of the fits of each declared family.
 
     Args:
-        fits: Every declared model of the study; models that were not fitted add nothing to the family.
+        fits: Every declared model of the study; models that were not fitted add nothing to their family.
 
     Returns:
         The fits in the same order, with q values where `of_interest`, NaN elsewhere.
     """
-    family = [fit.coefficients["p_value"][fit.coefficients["of_interest"]].to_numpy(dtype=float) for fit in fits]
-    q_values = np.split(benjamini_hochberg(np.concatenate([*family, []])), np.cumsum([len(p) for p in family])[:-1])
-    results = []
-    for fit, q in zip(fits, q_values, strict=False):
-        column = pd.Series(np.nan, index=fit.coefficients.index)
-        column[fit.coefficients["of_interest"]] = q
-        results.append(replace(fit, coefficients=fit.coefficients.assign(q_value=column)))
-    return results
+    if not fits:
+        return []
+    tested = [fit.coefficients["of_interest"].astype(bool) & fit.coefficients["p_value"].notna() for fit in fits]
+    p_values = pd.concat([fit.coefficients["p_value"].astype(float) for fit in fits], keys=range(len(fits)))
+    is_tested = pd.concat(tested, keys=range(len(fits)))
+    families = pd.Series([fit.family for fit in fits])[p_values.index.get_level_values(0)].to_numpy()
+    q_values = pd.Series(np.nan, index=p_values.index)
+    for family in dict.fromkeys(families):
+        chosen = is_tested.to_numpy() & (families == family)
+        q_values[chosen] = benjamini_hochberg(p_values[chosen])
+    return [
+        replace(fit, coefficients=fit.coefficients.assign(q_value=q_values.loc[k] if len(fit.coefficients) else np.nan))
+        for k, fit in enumerate(fits)
+    ]

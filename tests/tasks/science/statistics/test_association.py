@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tasks.records import AssociationSpec
-from tasks.science.statistics.association import COLUMNS, AssociationFit, check_spec, fit_association
+from tasks.science.statistics.association import fit_association
+from tasks.science.statistics.association_fit import COLUMNS, AssociationFit
+from tasks.science.statistics.declaration import check_spec
 from tasks.science.statistics.mixed_model import fit_mixed
 
 from .made_up_clinic import FORMULA, cohort, spec

@@ -1,0 +1,42 @@
+"""What every kind of model gives back, before it becomes a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from .association_fit import Kind
+
+Figure = tuple[str, str, float, float]
+"""A diagnostic figure: name, term ("" for the whole model), value, p value (NaN where it is no test)."""
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """A fitted model.
+
+    Attributes:
+        kind: What was fitted.
+        method: In words, as tables show it.
+        estimate: By parameter.
+        covariance: Of the estimates.
+        df: Degrees of freedom of each estimate's t; infinite for a normal reference.
+        problems: Plain sentences.
+        by_row: Per row used: `fitted`, `residual`, and what else the kind knows (`leverage`, `cook`, `fitted_group`).
+        partial_r2: By parameter; empty where there is no agreed one.
+        random_effects: Source of variance → variance.
+        diagnostics: Figures.
+    """
+
+    kind: Kind
+    method: str
+    estimate: pd.Series
+    covariance: pd.DataFrame
+    df: pd.Series
+    problems: tuple[str, ...] = ()
+    by_row: pd.DataFrame = field(default_factory=pd.DataFrame)
+    partial_r2: pd.Series = field(default_factory=lambda: pd.Series(dtype="float64"))
+    random_effects: Mapping[str, float] = field(default_factory=dict)
+    diagnostics: tuple[Figure, ...] = ()
