@@ -20,6 +20,7 @@ BENCHMARKS = (
     "memory",
     "linear",
     "planted_effects",
+    "bootstrap",
     "rank_n_contrast",
     "reading",
     "remote_epoch",

@@ -6,9 +6,12 @@ with all of its sessions (cluster bootstrap; Davison & Hinkley 1997, section 3.8
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,11 +20,15 @@ from numpy.typing import NDArray
 from .metrics import METRICS, Ages, checked_ages
 
 MIN_SUBJECTS_FOR_INTERVAL = 3
-COUNTS_PER_CHUNK = 160_000
+# So many that a chunk of them stays in a core's cache, where passes over it cost a third of what they cost in memory.
+COUNTS_PER_CHUNK = 80_000
+# Whole and half numbers up to this are exact in float32, and so are ranks.
+MOST_SCANS_IN_FLOAT32 = 2**22
 AGE_BAND_YEARS = 10
 COLUMNS = ["group", "level", "metric", "n_subjects", "n_scans", "estimate", "ci_low", "ci_high", "note"]
 
-Counts = NDArray[np.int64]
+Counts = NDArray[Any]
+Draws = NDArray[np.float64]
 
 
 def metric_table(
@@ -47,13 +54,14 @@ def metric_table(
     """
     frame = _checked(predictions, groups)
     subjects = subject_keys(frame)
-    blocks = [_level_rows("overall", "all", frame, subjects, resamples, seed)]
+    parts = [("overall", "all", frame, subjects)]
     for group in groups:
         levels = _levels(frame, group)
-        blocks.extend(
-            _level_rows(group, level, frame[levels == level], subjects[levels == level], resamples, seed)
-            for level in sorted(levels.unique(), key=_natural)
-        )
+        found = ((level, levels == level) for level in sorted(levels.unique(), key=_natural))
+        parts += [(group, level, frame[inside], subjects[inside]) for level, inside in found]
+    # Each level has a stream of its own, so that they may be drawn at the same time; numpy lets other threads run.
+    with ThreadPoolExecutor(min(len(parts), os.cpu_count() or 1)) as threads:
+        blocks = list(threads.map(lambda part: _level_rows(part, resamples, seed), parts))
     return pd.DataFrame([row for block in blocks for row in block], columns=COLUMNS)
 
 
@@ -103,9 +111,8 @@ def _natural(level: str) -> tuple[float, str]:
     return (float(digits), level) if digits.isdigit() else (float("inf"), level)
 
 
-def _level_rows(
-    group: str, level: str, frame: pd.DataFrame, subjects: pd.Series, resamples: int, seed: int
-) -> list[tuple[object, ...]]:
+def _level_rows(part: tuple[str, str, pd.DataFrame, pd.Series], resamples: int, seed: int) -> list[tuple[object, ...]]:
+    group, level, frame, subjects = part
     age, predicted = checked_ages(frame["age_years"], frame["predicted_age_years"])
     codes, names = pd.factorize(subjects)
     estimates = {name: metric(age, predicted) for name, metric in METRICS.items()}
@@ -207,13 +214,22 @@ class _MidRanks:
         is_first = np.append(True, np.diff(values[order]) > 0)
         return cls(order, np.flatnonzero(is_first), np.cumsum(is_first) - 1)
 
-    def sorted_ranks(self, sorted_counts: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mid-ranks in this variable's order, shape (n, draws), and Σt³ over its ties, shape (draws,)."""
-        tied = len(self.first_of_tie) < len(self.order)
-        t = np.add.reduceat(sorted_counts, self.first_of_tie, axis=0) if tied else sorted_counts
-        ranks = np.cumsum(t, axis=0)
-        ranks -= (t - 1) / 2
-        return ranks[self.tie_of_sorted] if tied else ranks, np.einsum("ij,ij,ij->j", t, t, t)
+    @property
+    def is_tied(self) -> bool:
+        return len(self.first_of_tie) < len(self.order)
+
+    def tie_counts(self, weights: Counts) -> Counts:
+        """How often each different value was drawn, in order of value, shape (ties, draws)."""
+        in_order = weights.take(self.order, axis=0)
+        return np.add.reduceat(in_order, self.first_of_tie, axis=0) if self.is_tied else in_order
+
+    def of_scans(self, tie_counts: Counts, scans: Counts) -> Counts:
+        """Mid-ranks less their mean, in order of value, shape (n, draws)."""
+        ranks = np.cumsum(tie_counts, axis=0)
+        tie_counts *= tie_counts.dtype.type(0.5)
+        ranks -= tie_counts
+        ranks -= (scans / 2).astype(ranks.dtype)
+        return ranks.take(self.tie_of_sorted, axis=0) if self.is_tied else ranks
 
 
 @dataclass(frozen=True)
@@ -229,15 +245,22 @@ class _RankCorrelation:
         by_age = np.argsort(age, kind="stable")
         return cls(subject[by_age], _MidRanks.of(age[by_age]), _MidRanks.of(predicted[by_age]))
 
-    def of_draws(self, counts: Counts) -> NDArray[np.float64]:
-        weights = np.ascontiguousarray(counts.T, dtype=np.float64)[self.subject]
-        age_ranks, age_ties = self.age.sorted_ranks(weights)
-        predicted_ranks, predicted_ties = self.predicted.sorted_ranks(weights[self.predicted.order])
+    def of_draws(self, counts: Counts) -> Draws:
+        scans = counts @ np.bincount(self.subject)
+        kind = np.float32 if scans.max() < MOST_SCANS_IN_FLOAT32 else np.float64
+        weights = np.ascontiguousarray(counts.T, dtype=kind).take(self.subject, axis=0)
+        tied = [which.tie_counts(weights) for which in (self.age, self.predicted)]
+        cubes = [_sum_of_cubes(t) for t in (tied if self.age.is_tied or self.predicted.is_tied else tied[:1])]
+        age_ranks = self.age.of_scans(tied[0], scans)
         age_ranks *= weights
-        products = age_ranks[self.predicted.order]
-        products *= predicted_ranks
-        n = weights.sum(axis=0)
-        # Mid-ranks have mean (n+1)/2 and sum of squares (n³ − Σt³)/12 about it (Kendall 1945).
-        spread = (n**3 - age_ties) * (n**3 - predicted_ties) / 144
-        covariation = products.sum(axis=0) - n * (n + 1) ** 2 / 4
+        predicted_ranks = self.predicted.of_scans(tied[1], scans)
+        products = (age_ranks.take(self.predicted.order, axis=0), predicted_ranks)
+        covariation = np.einsum("ij,ij->j", *products, dtype=np.float64)
+        # Mid-ranks have a sum of squares of (n³ − Σt³)/12 about their mean (Kendall 1945).
+        n = scans.astype(np.float64)
+        spread = (n**3 - cubes[0]) * (n**3 - cubes[-1]) / 144
         return np.clip(covariation / np.sqrt(np.where(spread > 0, spread, np.nan)), -1.0, 1.0)
+
+
+def _sum_of_cubes(counts: Counts) -> Draws:
+    return np.asarray(np.einsum("ij,ij,ij->j", counts, counts, counts, dtype=np.float64))

@@ -134,3 +134,52 @@ def test_regression_intervals_of_rank_correlation_cover() -> None:
         low, high = np.quantile(draws, [0.025, 0.975])
         hits += low <= truth <= high
     assert 0.88 <= hits / 200 <= 0.99
+
+
+def _naive_ranks(values: list[float]) -> list[float]:
+    return [sum(v < x for v in values) + (sum(v == x for v in values) + 1) / 2 for x in values]
+
+
+def _naive_r(x: list[float], y: list[float]) -> float:
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+    products = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
+    return products / (sum((a - mean_x) ** 2 for a in x) * sum((b - mean_y) ** 2 for b in y)) ** 0.5
+
+
+def _naive_metrics(age: list[float], predicted: list[float]) -> dict[str, float]:
+    n = len(age)
+    errors = [p - a for a, p in zip(age, predicted, strict=True)]
+    mean_age, mean_predicted = sum(age) / n, sum(predicted) / n
+    spread = sum((a - mean_age) ** 2 for a in age)
+    slope = sum((a - mean_age) * (p - mean_predicted) for a, p in zip(age, predicted, strict=True)) / spread
+    return {
+        "mae": sum(abs(e) for e in errors) / n,
+        "rmse": (sum(e * e for e in errors) / n) ** 0.5,
+        "r2": 1 - sum(e * e for e in errors) / spread,
+        "pearson_r": _naive_r(age, predicted),
+        "spearman_rho": _naive_r(_naive_ranks(age), _naive_ranks(predicted)),
+        "calibration_slope": slope,
+        "calibration_intercept": mean_predicted - slope * mean_age,
+    }
+
+
+def test_the_table_equals_a_loop_over_resampled_rows_in_plain_python() -> None:
+    rng = np.random.default_rng(8)
+    subject = np.repeat(np.arange(12), 2)
+    # Whole years, so that ranks tie.
+    age = rng.integers(20, 40, 24).astype(float)
+    predicted = np.round(age + rng.normal(0, 5, 24))
+    draws = bootstrap_metrics(age, predicted, subject, 60, np.random.default_rng(5))
+    for index, drawn in enumerate(np.random.default_rng(5).integers(0, 12, size=(60, 12))):
+        rows = [row for who in drawn for row in (2 * who, 2 * who + 1)]
+        naive = _naive_metrics([age[row] for row in rows], [predicted[row] for row in rows])
+        assert naive == pytest.approx({name: draws[name][index] for name in naive}, abs=1e-7)
+    assert naive.keys() == METRICS.keys()
+
+
+def test_ranks_of_more_scans_than_float32_counts_exactly_fall_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    age, predicted = (np.random.default_rng(2).normal(size=(2, 50)) * 10 + 50).round()
+    exact = bootstrap_metrics(age, predicted, np.arange(50), 40, np.random.default_rng(1))
+    monkeypatch.setattr("tasks.science.statistics.bootstrap.MOST_SCANS_IN_FLOAT32", 0)
+    double = bootstrap_metrics(age, predicted, np.arange(50), 40, np.random.default_rng(1))
+    np.testing.assert_allclose(exact["spearman_rho"], double["spearman_rho"], atol=1e-7)
