@@ -37,6 +37,7 @@ def rows() -> list[Row]:
             f"≤ {BAR_S:g} s",
             f"{min(took_s):.1f} s",
             min(took_s) <= BAR_S,
-            f"Ranks are taken anew in every draw. A loop that computes each metric of each draw's rows: {loop_s:.0f} s.",
+            "Ranks are taken anew in every draw. A loop that computes each metric of each draw's rows takes "
+            f"{loop_s:.0f} s.",
         )
     ]

@@ -163,13 +163,24 @@ def bootstrap_metrics(
     sums = _sums_per_subject(age, predicted, subject)
     ranks = _RankCorrelation.of(age, predicted, subject)
     parts = []
-    for counts in _chunks_of_counts(len(sums), len(age), resamples, rng):
+    for counts in chunks_of_counts(len(sums), len(age), resamples, rng):
         values = _metrics_of_sums(counts @ sums, age.mean(), predicted.mean())
         parts.append({**values, "spearman_rho": ranks.of_draws(counts)})
     return {name: np.concatenate([part[name] for part in parts]) for name in METRICS}
 
 
-def _chunks_of_counts(n_subjects: int, n_scans: int, resamples: int, rng: np.random.Generator) -> Iterator[Counts]:
+def chunks_of_counts(n_subjects: int, n_scans: int, resamples: int, rng: np.random.Generator) -> Iterator[Counts]:
+    """Draw subjects with replacement, so many draws at a time as stay in a core's cache.
+
+    Args:
+        n_subjects: To draw from; each draw takes as many.
+        n_scans: That a pass over a draw touches.
+        resamples: Number of draws.
+        rng: Source of randomness; how draws are cut into chunks does not alter them.
+
+    Yields:
+        How often each subject was drawn, shape (draws, n_subjects).
+    """
     chunk = max(1, COUNTS_PER_CHUNK // n_scans)
     for start in range(0, resamples, chunk):
         size = min(chunk, resamples - start)

@@ -9,10 +9,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from .bootstrap import subject_keys
+from .bootstrap import chunks_of_counts, subject_keys
 from .multiplicity import holm
 
-CHUNK_RESAMPLES = 1000
 MIN_SUBJECTS = 3
 # With fewer subjects the exact signed-rank test cannot fall below p = 0.05, whatever they show.
 FEWEST_FOR_WILCOXON = 6
@@ -76,13 +75,8 @@ def bootstrap_means(values: ArrayLike, subject: NDArray[np.intp], resamples: int
     """
     sums = np.bincount(subject, weights=np.asarray(values, dtype=float))
     scans = np.bincount(subject).astype(float)
-    rng = np.random.default_rng(seed)
-    draws = []
-    for start in range(0, resamples, CHUNK_RESAMPLES):
-        size = min(CHUNK_RESAMPLES, resamples - start)
-        counts = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=size)
-        draws.append(counts @ sums / (counts @ scans))
-    return np.concatenate(draws)
+    chunks = chunks_of_counts(len(sums), len(sums), resamples, np.random.default_rng(seed))
+    return np.concatenate([counts @ sums / (counts @ scans) for counts in chunks])
 
 
 def compare_with_reference(
