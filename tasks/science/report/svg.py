@@ -57,13 +57,13 @@ STYLE: Mapping[Any, Any] = {
 
 
 @contextmanager
-def house_style() -> Iterator[None]:
-    """Draw within the report's style, whatever the reader's matplotlibrc says."""
+def house_style(**changes: Any) -> Iterator[None]:
+    """Draw within the report's style, whatever the reader's matplotlibrc says; `changes` are settings of matplotlib."""
     with mpl.rc_context(), warnings.catch_warnings():
         # Names in scripts that the layout font lacks are measured as boxes and shown by the reader's own fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         mpl.rcdefaults()
-        for name, value in STYLE.items():
+        for name, value in {**STYLE, **changes}.items():
             mpl.rcParams[name] = value
         yield
 
@@ -82,17 +82,26 @@ def inline_svg(figure: Figure, name: str, alt: str) -> Markup:
     Returns:
         The element; all text in it is escaped.
     """
+    return confined_svg(svg_file(figure), name, alt)
+
+
+def svg_file(figure: Figure) -> bytes:
+    """Write a figure as an SVG file that is the same whenever it is written."""
     buffer = io.BytesIO()
-    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(buffer, format="svg", metadata=metadata)
-    root = ElementTree.fromstring(buffer.getvalue())  # noqa: S314 (it is matplotlib's own output)
+    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return buffer.getvalue()
+
+
+def confined_svg(file: bytes, name: str, alt: str, kind: str = "plot") -> Markup:
+    """Make an element of a page from matplotlib's SVG file; `kind` is its class. See `inline_svg`."""
+    root = ElementTree.fromstring(file)  # noqa: S314 (it is matplotlib's own output)
     _drop(root, "metadata", "style")
     for element in root.iter():
         element.tag = _local(element.tag)
         element.attrib = {_local(key): _confined(_local(key), value, name) for key, value in element.attrib.items()}
     view_box = root.attrib["viewBox"]
     root.attrib.clear()
-    root.attrib |= {"viewBox": view_box, "role": "img", "aria-label": alt, "class": "plot", "id": name}
+    root.attrib |= {"viewBox": view_box, "role": "img", "aria-label": alt, "class": kind, "id": name}
     return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 (text was escaped by the serialiser)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from .contents import MODEL, RAW, overall, predictors, problems_of
+from .csv_files import csv_text
 from .disease_figures import first_sessions
 from .notation import (
     METRIC_LABELS,
@@ -29,7 +30,6 @@ from .notation import (
 )
 from .units import Unit, everything_in_unit, metric_label_in, metrics_in_unit
 
-SPREADSHEET_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 SUBGROUP_METRICS = ("mae", "rmse", "bias", "r2", "pearson")
 # Within a band of ages there is little age left to explain, so that R² and r would mislead.
 AGE_BAND_METRICS = ("mae", "rmse", "bias")
@@ -71,19 +71,13 @@ class Table:
 def csv_address(frame: pd.DataFrame) -> str:
     """Make a `data:` address that saves a table as CSV, so that a figure's numbers travel with the page.
 
-    Text that a spreadsheet would run as a formula is preceded by an apostrophe.
-
     Args:
         frame: Any table.
 
     Returns:
         The address; UTF-8, missing cells empty.
     """
-    guarded = frame.map(
-        lambda cell: f"'{cell}" if isinstance(cell, str) and cell.startswith(SPREADSHEET_FORMULA_STARTS) else cell
-    )
-    text = guarded.to_csv(index=False, lineterminator="\n", float_format="%.6g")
-    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
+    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(csv_text(frame).encode()).decode()}"
 
 
 def plain_table(frame: pd.DataFrame, caption: str) -> Table:

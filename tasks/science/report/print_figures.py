@@ -1,0 +1,107 @@
+"""Figures for a manuscript: one column wide, as SVG, PDF and PNG with their data, the same bytes every time."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from .csv_files import csv_text
+from .figures import Drawing
+from .svg import confined_svg, house_style, svg_file
+
+COLUMN_MM = 85.0
+MM_PER_INCH = 25.4
+TALLEST_MM = 225.0
+PNG_DOTS_PER_INCH = 300
+# Journals ask for 7 points at the least; DejaVu is wide, so that another font in its place fits as well.
+POINTS = 7.5
+PRINT_STYLE: Mapping[str, Any] = {
+    "font.size": POINTS,
+    "axes.titlesize": POINTS,
+    "axes.titleweight": "normal",
+    "axes.labelsize": POINTS,
+    "xtick.labelsize": POINTS,
+    "ytick.labelsize": POINTS,
+    "legend.fontsize": 7,
+    "pdf.fonttype": 42,
+    "figure.constrained_layout.w_pad": 0.03,
+    "figure.constrained_layout.h_pad": 0.03,
+}
+
+
+@dataclass(frozen=True)
+class PrintFigure:
+    """A figure as a page shows it, and as the files that a manuscript takes.
+
+    Attributes:
+        drawing: For the page.
+        files: Ending (`svg`, `pdf`, `png`, `csv`) → content.
+    """
+
+    drawing: Drawing
+    files: Mapping[str, bytes]
+
+
+@contextmanager
+def print_style() -> Iterator[None]:
+    """Draw for print at column width."""
+    with house_style(**PRINT_STYLE):
+        yield
+
+
+def column_figure(height_mm: float) -> Figure:
+    """Make a figure that is one column wide and no taller than a page."""
+    size = COLUMN_MM / MM_PER_INCH, min(height_mm, TALLEST_MM) / MM_PER_INCH
+    return Figure(figsize=size, layout="constrained")
+
+
+def printed(figure: Figure, name: str, title: str, caption: str, alt: str, data: pd.DataFrame) -> PrintFigure:
+    """Write a figure in every format, within `print_style`.
+
+    Args:
+        figure: The figure.
+        name: Unique within a page: letters, digits and hyphens.
+        title: A short title.
+        caption: What is drawn, and how to read it.
+        alt: What it shows, for those who do not see it.
+        data: The rows that are drawn.
+
+    Returns:
+        The figure; equal drawings give equal bytes.
+    """
+    # Laid out once: doing it anew for every format takes most of the time.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    svg = svg_file(figure)
+    files = {
+        "svg": svg,
+        "pdf": _saved(figure, "pdf", {"CreationDate": None, "Creator": None, "Producer": None}),
+        "png": _saved(figure, "png", {"Software": None}),
+        "csv": csv_text(data).encode(),
+    }
+    element = confined_svg(svg, name, alt, "plot column")
+    return PrintFigure(Drawing(name, title, caption, element, data.reset_index(drop=True)), files)
+
+
+def _saved(figure: Figure, kind: str, metadata: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, metadata=metadata, dpi=PNG_DOTS_PER_INCH)
+    return buffer.getvalue()
+
+
+def limits(values: Any, margin: float = 0.05) -> tuple[float, float]:
+    """Find the ends of an axis that shows every finite value with room around it."""
+    finite = np.asarray(values, dtype=float)
+    finite = finite[np.isfinite(finite)]
+    if finite.size == 0:
+        return -1.0, 1.0
+    low, high = float(finite.min()), float(finite.max())
+    room = margin * ((high - low) or abs(high) or 1.0)
+    return low - room, high + room
