@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check bench lock lock-check clean
+.PHONY: help demo test test-studies check bench lock lock-check clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -22,6 +22,9 @@ demo: $(STAMP) ## Run the whole study on a phantom cohort (about 8 minutes on 2 
 
 test: $(STAMP) check ## Pass the tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=15
+
+test-studies: $(STAMP) ## Run the four published studies on small phantoms (minutes each)
+	$(BIN)/python -m pytest -q -m studies --durations=5 tests/studies
 
 check: $(STAMP) ## Format, lint, types and import contracts, in under a minute
 	$(BIN)/ruff format --check --quiet .
