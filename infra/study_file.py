@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from infra.study import Study
 from infra.study_checks import SAFE_NAME, check_consistency
+from tasks.science.statistics.declaration import expanded
 
 # Half of what a network for thick slices learns from stays sharp, since its scans' thickness is not known beforehand.
 CLINICAL_SLICE_SIMULATION = 0.5
@@ -145,7 +146,7 @@ def _parse_model(content: dict[str, Any], source: str) -> Study:
     try:
         study = TypeAdapter(Study).validate_python(content)
     except ValidationError as error:
-        raise ValueError(f"{source}:\n" + "\n".join(_explain(item) for item in error.errors())) from error
+        raise ValueError(f"{source}:\n" + "\n".join(explained(item) for item in error.errors())) from error
     augmentation = study.training.augmentation
     if study.recipe.name == "clinical_2d" and "slice_simulation" not in content.get("training", {}).get(
         "augmentation", {}
@@ -153,12 +154,17 @@ def _parse_model(content: dict[str, Any], source: str) -> Study:
         augmentation = replace(augmentation, slice_simulation=CLINICAL_SLICE_SIMULATION)
     seeds = study.seeds or ((0,) if study.ensemble.folds else DEFAULT_SEEDS)
     study = replace(study, training=replace(study.training, augmentation=augmentation), seeds=seeds)
+    try:
+        study = replace(study, associations=expanded(study.associations))
+    except ValueError as error:
+        raise ValueError(f"{source}:\n  {error}") from error
     check_consistency(study, source)
     inputs = study.network.inputs or study.recipe.channel_names
     return replace(study, network=replace(study.network, inputs=inputs, input_channels=len(inputs)))
 
 
-def _explain(item: Any) -> str:
+def explained(item: Any) -> str:
+    """Say what is wrong with one key, and for an unknown one which was perhaps meant."""
     where = ".".join(str(part) for part in item["loc"])
     if item["type"] not in ("unexpected_keyword_argument", "extra_forbidden"):
         found = "" if item["type"] == "missing" else f"; found {item['input']!r}"

@@ -502,6 +502,7 @@ class AssociationSpec:
         effects: Terms of interest, which form the FDR family; empty: every term but intercept, age and sex.
         family: Name of the FDR family that the model's effects belong to; models of one name are corrected together.
         outcome: What the response is; `auto` takes two levels for `binary` and everything else for `numeric`.
+        levels: Levels of a response that is a category, the lowest first; of two, the last is the event. Empty: sorted.
         event: Column that is 1 where what is waited for happened; the response is then a time, the model Cox's.
         random_slope: Numeric column of the formula whose slope varies by group.
         correlated: Whether random intercept and slope are.
@@ -517,7 +518,8 @@ class AssociationSpec:
         measurement_sd_years: Standard deviation of brain-PAD's own error, as from test and retest; where brain-PAD is a
             predictor, its slope is shown corrected for it, too. 0: unknown.
         reliability: The same as a share: variance of the true values over that of the measured ones.
-        screen: Name → values: the formula and the name hold `{name}`, and one model is made for each combination.
+        details: Whether rows, diagnostics, adjusted means and sensitivity analyses are kept beside the estimates.
+        screen: Name → values: the formula holds `{name}`, and one model without details is made for each combination.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
@@ -531,6 +533,7 @@ class AssociationSpec:
     effects: tuple[str, ...] = ()
     family: str = ""
     outcome: Outcome = "auto"
+    levels: tuple[str, ...] = ()
     event: str = ""
     random_slope: str = ""
     correlated: bool = True
@@ -545,6 +548,7 @@ class AssociationSpec:
     seed: int = 0
     measurement_sd_years: float = 0.0
     reliability: float = 0.0
+    details: bool = True
     screen: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 

@@ -1,16 +1,18 @@
-"""Clinical association."""
+"""Clinical association: of a study, of any table, or of estimates that sites share."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 
 from flows.commands.options import (
+    EXIT_FAILED,
     AsJson,
     Data,
     Home,
     Profile,
     StoreUrl,
-    Study,
     app,
     errors_in_words,
     execution,
@@ -19,17 +21,45 @@ from flows.commands.options import (
     tell,
 )
 
+StudyOrNone = Annotated[
+    str | None, typer.Argument(metavar="[STUDY]", help="Study file (TOML), or the name of a shipped study.")
+]
+TableUrl = Annotated[
+    str | None, typer.Option("--table", help="Instead of a study: a CSV, TSV or Parquet table, path or URL.")
+]
+Models = Annotated[
+    str | None,
+    typer.Option("--models", help="With --table: TOML file of [[associations]], or a shipped analysis (ms, …)."),
+]
+Estimates = Annotated[
+    list[str] | None,
+    typer.Option("--estimates", help="Instead of a study: a site's table of estimates; give it once per site."),
+]
+Out = Annotated[str | None, typer.Option("--out", help="With --table or --estimates: folder or URL to write to.")]
 
-@app.command(epilog="Example: `padflow associate phantom --home demo --data demo/data`")
+
+@app.command(
+    epilog="Examples: `padflow associate phantom --home demo --data demo/data`; "
+    "`padflow associate --table clinic.csv --models ms --out results`; "
+    "`padflow associate --estimates oslo/effects.csv --estimates graz/effects.csv --out results`"
+)
 def associate(
-    study: Study,
+    study: StudyOrNone = None,
+    table: TableUrl = None,
+    models: Models = None,
+    estimates: Estimates = None,
+    out: Out = None,
     profile: Profile = None,
     home: Home = None,
     store: StoreUrl = None,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit the declared associations of brain-PAD that the store lacks."""
+    """Fit the declared associations of brain-PAD: those of a study that the store lacks, or on a table of your own."""
+    _check_usage(study, table, models, estimates, out)
+    if study is None:
+        _without_study(table, models, estimates, str(out), as_json)
+        return
     with errors_in_words():
         execution(home, store, data)
         from flows.associate import associate as flow
@@ -37,3 +67,34 @@ def associate(
         done = run_flow(flow, study_path(study, profile))
     said = f"fitted: {', '.join(done)}" if done else "nothing to do: every declared association is fitted already"
     tell(as_json, {"fitted": done}, lambda: typer.echo(said))
+
+
+def _check_usage(
+    study: str | None, table: str | None, models: str | None, estimates: list[str] | None, out: str | None
+) -> None:
+    given = [name for name, value in (("STUDY", study), ("--table", table), ("--estimates", estimates)) if value]
+    if len(given) != 1:
+        found = " and ".join(given) or "none of them"
+        raise typer.BadParameter(f"expected one of STUDY, --table TABLE and --estimates FILE, found {found}")
+    if (models is not None) != (table is not None):
+        lacking, there = ("--models", "--table") if models is None else ("--table", "--models")
+        if table or models:
+            raise typer.BadParameter(
+                f"{there} needs {lacking}: padflow associate --table TABLE --models SPEC --out DIR"
+            )
+    if (out is None) != (study is not None):
+        what = "--out DIR is needed: where to write" if study is None else "--out is for --table and --estimates"
+        raise typer.BadParameter(what)
+
+
+def _without_study(table: str | None, models: str | None, estimates: list[str] | None, out: str, as_json: bool) -> None:
+    with errors_in_words():
+        from flows.table_analysis import associate_estimates, associate_table, lines, summary
+
+        if table is not None:
+            analysis, files = associate_table(table, str(models), out)
+        else:
+            analysis, files = associate_estimates(estimates or [], out)
+    tell(as_json, summary(analysis, files), lambda: typer.echo("\n".join([*lines(analysis), "", *files])))
+    if not any(fit.kind for fit in analysis.fits):
+        raise typer.Exit(EXIT_FAILED)

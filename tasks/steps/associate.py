@@ -11,8 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from infra import layout
 from infra.storage import Store
 from tasks.records import AssociationSpec
-from tasks.science.statistics.analysis import Analysis, gathered
-from tasks.science.statistics.association import fit_association
+from tasks.science.statistics.analysis import Analysis, analyse, gathered
 from tasks.science.statistics.fit_record import from_record, to_record
 from tasks.steps.progress import CohortState, association_key
 from tasks.steps.validate import joined, predictions_of
@@ -24,7 +23,7 @@ def associate(store: Store, fit_key: str, spec: AssociationSpec, states: list[Co
     tables = [predictions_of(store, fit_key, state).assign(data_set=state.indexed.root) for state in states]
     table, repeated = each_person_once(joined(tables))
     unscored = int((table["status"] != "ok").sum())
-    fit = fit_association(spec, table[table["status"] == "ok"].reset_index(drop=True))
+    fit = analyse([spec], table[table["status"] == "ok"].reset_index(drop=True)).fits[0]
     problems = [*fit.problems]
     if repeated:
         problems.append(f"{repeated} scans stand in more than one of the cohorts; each is used once")

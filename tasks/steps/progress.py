@@ -163,7 +163,7 @@ def association_key(fit_key: str, spec: object, states: list[CohortState]) -> st
     """Names one association; other associations, cohorts and the validation are no part of it."""
     inputs = [[state.spec.name, predictions_key(fit_key, state), state.clinical_digest] for state in states]
     versions = layout.library_versions("statsmodels", "pandas")
-    return digest(["association", 2, versions, asdict(spec), inputs])  # type: ignore[call-overload]
+    return digest(["association", 3, versions, asdict(spec), inputs])  # type: ignore[call-overload]
 
 
 def registration_key(study: Study, settings: Settings, fit_key: str) -> str:

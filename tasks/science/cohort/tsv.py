@@ -46,7 +46,7 @@ def read_tsv(data: bytes, path: str, known_columns: frozenset[str], said: list[P
     Returns:
         The table; no columns where the file is empty.
     """
-    numbered = enumerate(LINE_END.split(_without_control(_decode(data, path, said), path, said)), start=1)
+    numbered = enumerate(LINE_END.split(_without_control(decoded(data, path, said), path, said)), start=1)
     lines = [(number, line) for number, line in numbered if line.strip()]
     if not lines:
         said.append(Problem(path, "empty-table", "The table is empty. Write its header and rows, or remove the file."))
@@ -61,7 +61,8 @@ def read_tsv(data: bytes, path: str, known_columns: frozenset[str], said: list[P
     return TextTable(tuple(header), tuple(rows))
 
 
-def _decode(data: bytes, path: str, said: list[Problem]) -> str:
+def decoded(data: bytes, path: str, said: list[Problem]) -> str:
+    """Read bytes as text: UTF-8, with or without a byte-order mark, UTF-16 where one says so, else Latin-1."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         said.append(Problem(path, "encoding", "The table is UTF-16; it was read as that. Save it as UTF-8."))
         return data.decode("utf-16", errors="replace")

@@ -101,7 +101,7 @@ def pairwise_contrasts(fit: AssociationFit, adjustment: str) -> pd.DataFrame:
 
 def _weights(fit: AssociationFit, term: str | None) -> list[tuple[str, tuple[str, ...], Array]]:
     """Per categorical factor: its name, levels, and the mean design row of each level."""
-    if fit.coding is None:
+    if fit.coding is None or fit.kind in ("meta",):
         return []
     levels = dict(fit.coding.levels)
     if term is not None and term not in levels:

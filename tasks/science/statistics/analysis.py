@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from ...records import AssociationSpec
 from .association import fit_association
 from .association_fit import COLUMNS, AssociationFit
+from .declaration import expanded
+from .formula import BASELINE, PER_YEAR, parse
+from .input_traps import AGES, readable
 from .multiplicity import add_fdr
+from .survival import YEARS
 
-EFFECT_COLUMNS = [*COLUMNS, "response", "formula", "kind", "method", "family", "n_subjects", "n_dropped", "problems"]
+EFFECT_COLUMNS = [
+    *COLUMNS,
+    "response",
+    "formula",
+    "kind",
+    "method",
+    "family",
+    "n_subjects",
+    "n_dropped",
+    "problems",
+    "notes",
+]
 
 
 @dataclass(frozen=True)
@@ -35,7 +50,7 @@ def analyse(specs: Sequence[AssociationSpec], table: pd.DataFrame) -> Analysis:
     """Fit every declared model on a table, and correct for their number by declared family.
 
     Args:
-        specs: The models.
+        specs: The models; a screen stands for many.
         table: One row per scan: brain ages joined with the clinical table, failed scans left out.
 
     Returns:
@@ -44,7 +59,22 @@ def analyse(specs: Sequence[AssociationSpec], table: pd.DataFrame) -> Analysis:
     Raises:
         ValueError: A model is malformed: see `check_spec`.
     """
-    return gathered([fit_association(spec, table) for spec in specs])
+    models = expanded(specs)
+    read = {spec.name: columns_read(spec) for spec in models}
+    table, said = readable(table, [column for columns in read.values() for column in columns])
+    fits = []
+    for spec in models:
+        fit = fit_association(spec, table)
+        sentences = [sentence for column in read[spec.name] for sentence in said.get(column, ())]
+        fits.append(replace(fit, problems=(*fit.problems, *sentences)) if sentences else fit)
+    return gathered(fits, [sentence for sentences in said.values() for sentence in sentences])
+
+
+def columns_read(spec: AssociationSpec) -> list[str]:
+    """Columns that a model reads, those among them of which others are made, and those that check them."""
+    named = [*parse(spec.formula).columns, *([spec.event] if spec.event else [])]
+    stems = [name.removesuffix(ending) for name in named for ending in (BASELINE, PER_YEAR)]
+    return list(dict.fromkeys([*named, *stems, *AGES, YEARS]))
 
 
 def gathered(fits: Sequence[AssociationFit], problems: Sequence[str] = ()) -> Analysis:
@@ -68,6 +98,7 @@ def _effects(fit: AssociationFit) -> pd.DataFrame:
         n_subjects=fit.n_subjects,
         n_dropped=sum(fit.n_dropped.values()),
         problems=pd.Series([list(fit.problems)] * len(rows), index=rows.index),
+        notes=pd.Series([list(fit.notes)] * len(rows), index=rows.index),
     )
     numeric = [name for name in COLUMNS if name not in ("model", "term", "of_interest", "n_used")]
     return table.astype(dict.fromkeys(numeric, "float64"))[EFFECT_COLUMNS]

@@ -1,69 +1,52 @@
 """Declared models of brain age and clinical measures, fitted and told with what was used, dropped and doubtful.
 
 Cross-sectional models are ordinary least squares with HC3 standard errors and t intervals, since clinical groups
-rarely share a variance (Long & Ervin 2000). Repeated sessions go to a linear mixed model by REML with a random
-intercept. A model that cannot be fitted is a result with a reason, never an exception in the middle of a cohort.
+rarely share a variance (Long & Ervin 2000); logistic, proportional-odds and Cox models where the outcome asks for them.
+Repeated sessions go to a linear mixed model. A model that cannot be fitted is a result with a reason, never an
+exception in the middle of a cohort.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from ...records import AssociationSpec
 from .adjusted_means import adjusted_means, pairwise_contrasts
 from .association_fit import COLUMNS, AssociationFit
 from .bootstrap import subject_keys
-from .declaration import check_spec, names_term
-from .design import INTERCEPT, Coding, NotEstimable, categorical, check_rank, is_missing, learn_coding
-from .formula import Formula, Term
+from .case import Case
+from .categorical_outcome import logistic, ordinal
+from .coefficient_table import coefficient_table
+from .declaration import check_spec
+from .design import INTERCEPT, NotEstimable, categorical, check_rank, learn_coding
+from .diagnostics import diagnose, normality
+from .formula import Formula
 from .least_squares import least_squares
-from .longitudinal import add_baseline_columns
 from .mixed_model import fit_mixed
-from .model_estimates import Estimates
-from .selection import Selection, implausible_values, keep_complete, select_rows
+from .model_estimates import Estimates, Figure
+from .outcome import coded_outcome
+from .selection import Selection, drop_impossible, keep_complete, select_rows
+from .strata import fit_by_stratum
+from .survival import cox
 
-COVARIATES = frozenset({"age_years", "age_years_baseline", "sex"})
 IDENTITY = ("participant_id", "session_id", "scan_id", "cohort", "site", "years_since_baseline")
 MIN_SUBJECTS_PER_LEVEL = 3
-
-
-@dataclass(frozen=True)
-class _Case:
-    """A declared model beside the rows that it uses."""
-
-    spec: AssociationSpec
-    formula: Formula
-    selection: Selection
-    values: pd.DataFrame
-    coding: Coding
-    matrix: pd.DataFrame
-
-    @property
-    def response(self) -> pd.Series:
-        return self.values[self.formula.response.label]
-
-    @property
-    def subjects(self) -> pd.Series:
-        return subject_keys(self.selection.rows)
-
-    @property
-    def groups(self) -> pd.Series:
-        named = self.spec.groups == "participant_id"
-        return self.subjects.rename("participant_id") if named else self.selection.rows[self.spec.groups]
+SURE = 0.001
 
 
 def fit_association(spec: AssociationSpec, table: pd.DataFrame) -> AssociationFit:
     """Fit one declared model.
 
     Args:
-        spec: The model. `sessions="baseline"` takes each subject's first session, by OLS; `sessions="all"`, or a
-            `groups` other than the participant, fits a mixed model.
+        spec: The model. `sessions="baseline"` takes each subject's first session, by least squares or the outcome's
+            own model; `sessions="all"`, or a `groups` other than the participant, fits a mixed model; `stratify`
+            combines fits of its levels.
         table: Predictions joined with the clinical table, one row per scan, failed scans left out. A column that the
-            formula names with `_baseline` is made from its stem where it is absent.
+            formula names with `_baseline` or `_per_year` is made from its stem where it is absent. Without
+            `participant_id`, the `groups` of repeated rows are the people, else each row is one.
 
     Returns:
         The fit; with empty coefficients and a reason among its problems where the rows cannot support the model.
@@ -71,59 +54,71 @@ def fit_association(spec: AssociationSpec, table: pd.DataFrame) -> AssociationFi
     Raises:
         ValueError: The model is malformed: see `check_spec`.
     """
+    table = _with_people(spec, table)
     formula = check_spec(spec, [str(column) for column in table.columns])
-    selection = select_rows(spec, table)
-    selection.rows = add_baseline_columns(selection.rows, formula.columns)
-    if spec.groups in selection.rows:
-        selection.keep(~is_missing(selection.rows[spec.groups]), f"missing {spec.groups}")
+    return fit_by_stratum(spec, table, fit_association) if spec.stratify else _fit_one(spec, formula, table)
+
+
+def _with_people(spec: AssociationSpec, table: pd.DataFrame) -> pd.DataFrame:
+    if "participant_id" in table:
+        return table
+    repeated = spec.sessions == "all" and spec.groups in table
+    people = table[spec.groups] if repeated else pd.Series(np.arange(len(table)), index=table.index).astype(str)
+    return table.assign(participant_id=people)
+
+
+def _fit_one(spec: AssociationSpec, formula: Formula, table: pd.DataFrame) -> AssociationFit:
+    selection = select_rows(spec, table, formula)
     selection.problems += _design_advice(spec, formula)
-    n_missing = {name: int(is_missing(selection.rows[name]).sum()) for name in formula.columns}
     try:
-        values = _complete_rows(selection, formula)
-        coding, left_out = learn_coding(formula, values)
-        selection.problems += left_out
-        case = _Case(spec, formula, selection, values, coding, coding.matrix(values))
-        _check_estimable(case)
-        selection.problems += check_rank(case.matrix)
+        drop_impossible(selection, formula)
+        case = _case(spec, formula, selection)
         estimates = _estimate(case)
     except NotEstimable as reason:
-        return replace(_unfitted(spec, formula, selection, str(reason)), n_missing=n_missing)
-    selection.problems += implausible_values(selection.rows, formula.columns)
+        return _unfitted(spec, formula, selection, str(reason))
+    coefficients, problems, notes = coefficient_table(case, estimates)
     fit = AssociationFit(
         name=spec.name,
         formula=spec.formula,
         response=formula.response.label,
         method=estimates.method,
-        coefficients=_coefficient_table(case, estimates),
-        n_used=len(values),
+        coefficients=coefficients,
+        n_used=len(case.values),
         n_subjects=int(case.subjects.nunique()),
         n_dropped=dict(selection.dropped),
-        problems=(*estimates.problems, *selection.problems),
+        problems=(*estimates.problems, *selection.problems, *problems),
         covariance=estimates.covariance,
-        coding=coding,
-        centre={str(name): float(values[name].mean()) for name in values if pd.api.types.is_float_dtype(values[name])},
+        coding=case.coding,
+        centre={
+            str(name): float(case.values[name].mean())
+            for name in case.values
+            if pd.api.types.is_float_dtype(case.values[name])
+        },
         kind=estimates.kind,
         family=spec.family,
         groups=spec.groups if estimates.kind == "mixed" else "",
-        rows=_rows(case, estimates),
         random_effects=estimates.random_effects,
-        n_missing=n_missing,
+        n_missing=selection.missing,
+        notes=tuple(notes),
     )
-    return replace(fit, adjusted_means=adjusted_means(fit), contrasts=pairwise_contrasts(fit, spec.contrasts))
+    return _in_full(case, estimates, fit) if spec.details else fit
 
 
-def _rows(case: _Case, estimates: Estimates) -> pd.DataFrame:
+def _in_full(case: Case, estimates: Estimates, fit: AssociationFit) -> AssociationFit:
+    """Add what figures and readers need, and a screen of a thousand models does not."""
+    robust = estimates.kind != "linear" or case.spec.covariance != "nonrobust"
+    figures, said, notes = diagnose(estimates, case.matrix, case.subjects, robust)
     rows = case.selection.rows
     kept = [name for name in dict.fromkeys([*IDENTITY, case.spec.groups, *case.formula.columns]) if name in rows]
-    return pd.concat([rows[kept], estimates.by_row], axis=1).reset_index(drop=True)
-
-
-def _is_of_interest(spec: AssociationSpec, column: str, term: Term | None) -> bool:
-    if term is None:
-        return False
-    if not spec.effects:
-        return not {factor.column for factor in term.factors} <= COVARIATES
-    return any(names_term(effect, term) and ("[" not in effect or effect == column) for effect in spec.effects)
+    kept += [case.spec.event] if case.spec.event and case.spec.event not in kept else []
+    fit = replace(
+        fit,
+        rows=pd.concat([rows[kept], estimates.by_row], axis=1).reset_index(drop=True),
+        diagnostics=figures,
+        problems=(*fit.problems, *said),
+        notes=(*fit.notes, *notes),
+    )
+    return replace(fit, adjusted_means=adjusted_means(fit), contrasts=pairwise_contrasts(fit, case.spec.contrasts))
 
 
 def _design_advice(spec: AssociationSpec, formula: Formula) -> list[str]:
@@ -136,47 +131,76 @@ def _design_advice(spec: AssociationSpec, formula: Formula) -> list[str]:
     return advice
 
 
-def _complete_rows(selection: Selection, formula: Formula) -> pd.DataFrame:
-    """Keep complete rows, then drop levels of one subject, whose HC3 error does not exist, until none is left."""
-    values = keep_complete(selection, formula)
-    while single := _rare_levels(selection, formula, values, below=2):
-        label, level, _ = single[0]
-        selection.problems.append(f"{label} = {level} left out: it has 1 subject.")
+def _case(spec: AssociationSpec, formula: Formula, selection: Selection) -> Case:
+    kind, selection.rows, levels = coded_outcome(spec, formula, selection.rows)
+    values = _complete_rows(spec, selection, formula)
+    if kind == "cox":
+        follow_up = values[formula.response.label] > 0
+        selection.keep(follow_up, "no time after baseline")
+        values = values[follow_up]
+    coding, left_out = learn_coding(formula, values)
+    selection.problems += left_out
+    case = Case(spec, formula, selection, kind, levels, values, coding, coding.matrix(values))
+    _check_estimable(case)
+    selection.problems += check_rank(case.matrix)
+    return case
+
+
+def _complete_rows(spec: AssociationSpec, selection: Selection, formula: Formula) -> pd.DataFrame:
+    """Keep complete rows, then drop levels of fewer than three subjects, whose spread nobody knows."""
+    values = keep_complete(spec, selection, formula)
+    while small := _rare_levels(selection, formula, values):
+        label, level, n = small[0]
+        who = f"{n} subject{'s' if n > 1 else ''}"
+        selection.problems.append(
+            f"{label} = {level} left out: it has {who}, at least {MIN_SUBJECTS_PER_LEVEL} are needed."
+        )
         kept = values[label] != level
-        selection.keep(kept, f"{label} = {level} has 1 subject")
+        selection.keep(kept, f"{label} = {level} has {who}")
         values = values[kept]
-    for label, level, n in _rare_levels(selection, formula, values, below=MIN_SUBJECTS_PER_LEVEL):
-        selection.problems.append(f"{label} = {level} has only {n} subjects.")
     if values.empty:
         raise NotEstimable("Not fitted: no complete rows are left.")
     return values
 
 
-def _rare_levels(
-    selection: Selection, formula: Formula, values: pd.DataFrame, below: int
-) -> list[tuple[str, str, int]]:
-    subjects = subject_keys(selection.rows)
+def _rare_levels(selection: Selection, formula: Formula, values: pd.DataFrame) -> list[tuple[str, str, int]]:
+    factors = categorical(formula, values)
+    subjects = subject_keys(selection.rows) if factors else pd.Series(dtype=object)
     rare = []
-    for factor in categorical(formula, values):
-        sizes = subjects.groupby(values[factor.label].astype(str)).nunique()
-        rare += [(factor.label, str(level), int(n)) for level, n in sizes.items() if n < below]
-    return rare
+    for factor in factors:
+        pairs = pd.DataFrame({"level": values[factor.label], "subject": subjects}).drop_duplicates()
+        sizes = pairs["level"].value_counts()
+        rare += [(factor.label, str(level), int(n)) for level, n in sizes.items() if n < MIN_SUBJECTS_PER_LEVEL]
+    return sorted(rare, key=lambda item: item[2])
 
 
-def _check_estimable(case: _Case) -> None:
+def _check_estimable(case: Case) -> None:
     spec, formula, coding, response = case.spec, case.formula, case.coding, case.response
-    if np.ptp(response.to_numpy()) == 0:
-        raise NotEstimable(f"Not fitted: {formula.response.label} is {response.iloc[0]:g} in all rows used.")
+    if np.ptp(response.to_numpy()) == 0 and case.kind != "cox":
+        value = case.levels[int(response.iloc[0])] if case.levels else f"{response.iloc[0]:g}"
+        raise NotEstimable(f"Not fitted: {formula.response.label} is {value} in all rows used.")
     columns = coding.terms_of_columns()
-    if formula.terms and not any(_is_of_interest(spec, column, term) for column, term in columns.items()):
+    if formula.terms and not any(case.is_of_interest(column, term) for column, term in columns.items()):
         wanted = ", ".join(spec.effects) or "the terms of interest"
         if spec.effects or len(coding.formula.terms) < len(formula.terms):
             raise NotEstimable(f"Not fitted: nothing is left of {wanted} in the {len(response)} rows used.")
 
 
-def _estimate(case: _Case) -> Estimates:
+def _estimate(case: Case) -> Estimates:
     spec, groups = case.spec, case.groups
-    if spec.sessions == "baseline" and (spec.groups == "participant_id" or spec.covariance == "cluster"):
+    clustered = not groups.is_unique and (spec.sessions == "all" or spec.covariance == "cluster")
+    if case.kind == "cox":
+        return cox(case.response, case.selection.rows[spec.event], case.matrix)
+    if case.kind == "ordinal":
+        if clustered:
+            raise NotEstimable(
+                "Not fitted: an ordinal model of repeated sessions is not offered; take baseline sessions."
+            )
+        return ordinal(case.response, case.matrix, case.levels)
+    if case.kind == "logistic":
+        event = f"{case.formula.response.label} = {case.levels[1]}"
+        return logistic(case.response, case.matrix, event, groups if clustered else None)
+    if spec.covariance == "cluster" or (spec.sessions == "baseline" and spec.groups == "participant_id"):
         return least_squares(case.response, case.matrix, spec.covariance, case.subjects, groups)
     if groups.is_unique:
         estimates = least_squares(case.response, case.matrix, spec.covariance, case.subjects, groups)
@@ -185,62 +209,41 @@ def _estimate(case: _Case) -> Estimates:
     return _mixed(case, groups)
 
 
-def _mixed(case: _Case, groups: pd.Series) -> Estimates:
+def _mixed(case: Case, groups: pd.Series) -> Estimates:
     spec = case.spec
-    fit = fit_mixed(case.response, case.matrix, groups)
+    slope = spec.random_slope or None
+    if slope and slope not in case.matrix:
+        raise NotEstimable(f"Not fitted: the random slope {slope} is no numeric term of the formula; add it as a term.")
+    fit = fit_mixed(case.response, case.matrix, groups, slope, spec.estimator, spec.correlated)
     fitted = case.matrix @ fit.fixed
-    fitted_group = fitted + fit.random_values[INTERCEPT].reindex(groups).to_numpy()
+    own = fit.random_values.reindex(groups)
+    fitted_group = fitted + (own.to_numpy() * case.matrix[fit.random_values.columns].to_numpy()).sum(axis=1)
+    covariance = fit.random_covariance.to_numpy()
+    effects = {str(name): float(covariance[k, k]) for k, name in enumerate(fit.random_covariance)}
+    if slope and spec.correlated:
+        effects[f"{INTERCEPT}:{slope} (covariance)"] = float(covariance[0, 1])
+    with_slope = f" and {'' if spec.correlated else 'uncorrelated '}slope of {slope}" if slope else ""
+    figures: list[Figure] = [("deviance", "", fit.deviance, np.nan), ("groups", "", float(fit.n_groups), np.nan)]
+    problems = [*fit.problems]
+    for name in fit.random_values:
+        w, p_value = normality(fit.random_values[name].to_numpy())
+        figures.append(("random-effect normality (Shapiro-Wilk W)", str(name), w, p_value))
+        if p_value < SURE:
+            problems.append(
+                f"Random effects of {name} are not normal (Shapiro-Wilk p = {p_value:.1g}): look for outliers."
+            )
     return Estimates(
         kind="mixed",
-        method=f"LMM REML, random intercept per {spec.groups}",
+        method=f"LMM {spec.estimator}, random intercept{with_slope} per {spec.groups}, Satterthwaite df",
         estimate=fit.fixed,
         covariance=fit.covariance,
         df=fit.df,
-        problems=fit.problems,
+        problems=tuple(problems),
         by_row=pd.DataFrame({"fitted": fitted, "fitted_group": fitted_group, "residual": case.response - fitted_group}),
-        random_effects={INTERCEPT: float(fit.random_covariance.to_numpy()[0, 0]), "residual": fit.residual_variance},
+        random_effects={**effects, "residual": fit.residual_variance},
+        diagnostics=tuple(figures),
+        profile=(fit.profile, fit.theta),
     )
-
-
-def _standardised(coding: Coding, values: pd.DataFrame, matrix: pd.DataFrame, estimate: pd.Series) -> pd.Series:
-    """Re-express the fitted surface in z-scored variables: the same model, so no second fit is needed."""
-    label = coding.formula.response.label
-    numeric = [name for name in values if pd.api.types.is_float_dtype(values[name])]
-    spread = values[numeric].std().replace(0.0, 1.0)
-    centre = values[numeric].mean() if coding.formula.intercept else spread * 0.0
-    scaled = values.assign(**((values[numeric] - centre) / spread))
-    target = (matrix @ estimate - centre[label]) / spread[label]
-    coded = learn_coding(coding.formula, scaled)[0].matrix(scaled)
-    return pd.Series(np.linalg.lstsq(coded.to_numpy(), target.to_numpy(), rcond=None)[0], index=coded.columns)
-
-
-def _coefficient_table(case: _Case, estimates: Estimates) -> pd.DataFrame:
-    estimate, df = estimates.estimate, estimates.df
-    standardised = _standardised(case.coding, case.values, case.matrix, estimate)
-    se = pd.Series(np.sqrt(np.diag(estimates.covariance)), index=estimate.index)
-    statistic = estimate / se
-    partial_r2 = estimates.partial_r2.reindex(estimate.index).where(estimate.index != INTERCEPT)
-    reach = pd.Series(stats.t.ppf(0.975, df), index=estimate.index) * se
-    owners = case.coding.terms_of_columns()
-    table = pd.DataFrame(
-        {
-            "model": case.spec.name,
-            "term": estimate.index,
-            "estimate": estimate,
-            "se": se,
-            "statistic": statistic,
-            "df": df,
-            "p_value": 2 * stats.t.sf(statistic.abs(), df),
-            "ci_low": estimate - reach,
-            "ci_high": estimate + reach,
-            "n_used": len(case.values),
-            "beta_standardised": standardised.where(standardised.index != INTERCEPT),
-            "partial_r2": partial_r2,
-            "f2": partial_r2 / (1 - partial_r2),
-            "of_interest": [_is_of_interest(case.spec, name, owners[name]) for name in estimate.index],
-        }
-    )
-    return table.reindex(columns=COLUMNS).reset_index(drop=True)
 
 
 def _unfitted(spec: AssociationSpec, formula: Formula, selection: Selection, reason: str) -> AssociationFit:
@@ -258,4 +261,5 @@ def _unfitted(spec: AssociationSpec, formula: Formula, selection: Selection, rea
         coding=None,
         centre={},
         family=spec.family,
+        n_missing=selection.missing,
     )

@@ -16,7 +16,7 @@ COLUMNS = [
     *("model", "term", "estimate", "se", "statistic", "df", "p_value", "ci_low", "ci_high", "n_used"),
     *("beta_standardised", "partial_r2", "f2", "of_interest", "q_value"),
     *("ratio", "ratio_ci_low", "ratio_ci_high", "power", "e_value", "e_value_ci"),
-    *("robust_estimate", "robust_se", "robust_p_value"),
+    *("detectable", "robust_estimate", "robust_se", "robust_p_value"),
     *("spearman_rho", "spearman_ci_low", "spearman_ci_high", "spearman_p_value"),
     *("calibrated_estimate", "calibrated_ci_low", "calibrated_ci_high"),
     *("bootstrap_ci_low", "bootstrap_ci_high"),
@@ -27,7 +27,7 @@ CONTRAST_COLUMNS = [
 ]
 STRATA_COLUMNS = ["stratum", "term", "estimate", "se", "df", "ci_low", "ci_high", "n", "weight"]
 HETEROGENEITY_COLUMNS = [
-    *("term", "k", "tau2", "i2", "q", "q_df", "q_p_value", "prediction_low", "prediction_high", "method"),
+    *("term", "k", "tau2", "i2", "q", "q_p_value", "prediction_low", "prediction_high", "method"),
 ]
 DIAGNOSTIC_COLUMNS = ["figure", "term", "value", "p_value"]
 
@@ -51,13 +51,15 @@ class AssociationFit:
             `partial_r2` and Cohen's `f2` are of least squares and NaN for other models, which have no agreed one.
             All three are NaN for the intercept.
             `q_value` is NaN until `multiplicity.add_fdr`, and stays so outside the family.
-            `power` is that of a 5% test for an effect as large as the one found, at the n used.
+            `power` is that of a 5% test for an effect as large as the one found, at the n used; `detectable` the
+            smallest effect that such a test finds with 80% power, in the estimate's unit.
             `robust_*`, `spearman_*` (partial, given the other terms), `calibrated_*` (slope corrected for brain-PAD's
             own error) and `bootstrap_*` are NaN where they were not asked for or do not apply.
         n_used: Rows used.
         n_subjects: Subjects used.
         n_dropped: Reason → rows not used; with `n_used` they add up to the rows of the declared cohorts.
         problems: Plain sentences, the gravest first.
+        notes: Plain sentences about what is to be known and is no problem.
         covariance: Of the estimates, by parameter.
         coding: How rows become columns; None where nothing was fitted.
         centre: Numeric factor → its mean in the rows used.
@@ -92,6 +94,7 @@ class AssociationFit:
     kind: Kind = ""
     family: str = ""
     groups: str = ""
+    notes: tuple[str, ...] = ()
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
     adjusted_means: pd.DataFrame = field(default_factory=lambda: _empty(MEANS_COLUMNS))
     contrasts: pd.DataFrame = field(default_factory=lambda: _empty(CONTRAST_COLUMNS))

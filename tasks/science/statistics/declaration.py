@@ -6,10 +6,12 @@ Apart from the fitting, so that a study file is read without loading what fits m
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import product
 
 from ...records import AssociationSpec
-from .formula import BASELINE, Formula, Term, check_columns, nearest, parse
+from .formula import BASELINE, PER_YEAR, Formula, Term, check_columns, nearest, parse
 
 
 def check_spec(spec: AssociationSpec, columns: Iterable[str] | None = None) -> Formula:
@@ -31,12 +33,48 @@ def check_spec(spec: AssociationSpec, columns: Iterable[str] | None = None) -> F
             known = [term.label for term in formula.terms]
             raise ValueError(f"Association {spec.name}: {effect!r} is no term of its formula; {nearest(effect, known)}")
     if columns is not None:
-        stems = {f"{column}{BASELINE}" for column in columns}
+        stems = {f"{column}{ending}" for column in columns for ending in (BASELINE, PER_YEAR)}
         check_columns(formula, [*columns, *(column for column in formula.columns if column in stems)])
         for column in (spec.groups, *spec.where):
             if column not in columns:
                 raise ValueError(f"Association {spec.name}: no column {column!r}; {nearest(column, columns)}")
     return formula
+
+
+def expanded(specs: Sequence[AssociationSpec]) -> tuple[AssociationSpec, ...]:
+    """Make the models of each screen; others are left as they are.
+
+    >>> screen = AssociationSpec("s", "{y} ~ {x} + age_years", screen={"y": ("edss", "mmse"), "x": ("brain_pad_years",)})
+    >>> [(one.name, one.formula) for one in expanded([screen])][0]
+    ('s: edss, brain_pad_years', 'edss ~ brain_pad_years + age_years')
+
+    Raises:
+        ValueError: A screen's name stands nowhere in its formula, or two models have one name.
+    """
+    made = [one for spec in specs for one in (_screened(spec) if spec.screen else [spec])]
+    names = [spec.name for spec in made]
+    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if twice:
+        raise ValueError(f"Two associations are named {twice[0]!r}; give each its own name.")
+    return tuple(made)
+
+
+def _screened(spec: AssociationSpec) -> list[AssociationSpec]:
+    idle = [name for name in spec.screen if "{" + name + "}" not in spec.formula]
+    if idle:
+        raise ValueError(
+            f"Association {spec.name}: its screen names {idle[0]!r}, and its formula has no {{{idle[0]}}}."
+        )
+    made = []
+    for values in product(*spec.screen.values()):
+        formula, effects = spec.formula, spec.effects
+        for name, value in zip(spec.screen, values, strict=True):
+            mark, column = "{" + name + "}", value if value.isidentifier() else f"`{value}`"
+            formula = formula.replace(mark, column)
+            effects = tuple(effect.replace(mark, column) for effect in effects)
+        name = f"{spec.name}: {', '.join(values)}"
+        made.append(replace(spec, name=name, formula=formula, effects=effects, screen={}, details=False))
+    return made
 
 
 def names_term(effect: str, term: Term) -> bool:

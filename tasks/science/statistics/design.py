@@ -14,6 +14,8 @@ from .formula import Factor, Formula, Term, nearest
 INTERCEPT = "Intercept"
 MISSING_TEXTS = ("", "n/a")
 COLLINEAR_BELOW = 1e-9
+# Numbers in these are names: site 3 is not three times site 1.
+NOMINAL_COLUMNS = frozenset({"sex", "gender", "site", "cohort", "scanner", "center", "centre", "participant_id"})
 NEARLY_COLLINEAR_VIF = 10.0
 
 
@@ -190,7 +192,7 @@ def check_rank(matrix: pd.DataFrame) -> list[str]:
 
 
 def _values(factor: Factor, column: pd.Series, is_response: bool) -> pd.Series:
-    if factor.function == "C" or (not factor.function and not is_response and not _reads_as_numbers(column)):
+    if factor.function == "C" or (not factor.function and not is_response and not _is_amount(factor, column)):
         return as_levels(column)
     numbers = _numbers(factor, column)
     if factor.function == "log":
@@ -200,7 +202,12 @@ def _values(factor: Factor, column: pd.Series, is_response: bool) -> pd.Series:
     return numbers
 
 
-def _reads_as_numbers(column: pd.Series) -> bool:
+def _is_amount(factor: Factor, column: pd.Series) -> bool:
+    return factor.column.casefold() not in NOMINAL_COLUMNS and reads_as_numbers(column)
+
+
+def reads_as_numbers(column: pd.Series) -> bool:
+    """Whether all values that are there are numbers, or text that says numbers."""
     if pd.api.types.is_bool_dtype(column):
         return False
     if pd.api.types.is_numeric_dtype(column):
@@ -228,7 +235,7 @@ def _is_constant(column: pd.Series) -> bool:
 
 
 def _ordered_levels(factor: Factor, column: pd.Series) -> tuple[str, ...]:
-    levels = sorted(column.unique(), key=_natural)
+    levels = sorted(column.unique(), key=natural)
     if factor.reference is None:
         return tuple(levels)
     if factor.reference not in levels:
@@ -239,7 +246,8 @@ def _ordered_levels(factor: Factor, column: pd.Series) -> tuple[str, ...]:
     return (factor.reference, *(level for level in levels if level != factor.reference))
 
 
-def _natural(level: str) -> tuple[int, float, str]:
+def natural(level: str) -> tuple[int, float, str]:
+    """Sort levels as people count: numbers by size, before words."""
     try:
         return (0, float(level), level)
     except ValueError:

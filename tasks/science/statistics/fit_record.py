@@ -35,6 +35,7 @@ def to_record(fit: AssociationFit) -> dict[str, Any]:
         **{name: {str(k): _plain(v) for k, v in getattr(fit, name).items()} for name in MAPPINGS},
         **{name: _written(getattr(fit, name)) for name in TABLES},
         "problems": list(fit.problems),
+        "notes": list(fit.notes),
         "coding": None if fit.coding is None else _coding_record(fit.coding),
     }
 
@@ -45,7 +46,8 @@ def from_record(record: dict[str, Any]) -> AssociationFit:
     values: dict[str, Any] = {name: record[name] for name in PLAIN}
     values |= {name: {k: _number(v) for k, v in record[name].items()} for name in MAPPINGS}
     values |= {name: _read(record[name]) for name in TABLES}
-    values |= {"problems": tuple(record["problems"]), "coding": None if coding is None else _coding(coding)}
+    values |= {"problems": tuple(record["problems"]), "notes": tuple(record["notes"])}
+    values |= {"coding": None if coding is None else _coding(coding)}
     return AssociationFit(**values)
 
 

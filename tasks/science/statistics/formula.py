@@ -22,6 +22,8 @@ from itertools import combinations
 
 BASELINE = "_baseline"
 """A name that ends so is what its stem was at a subject's first session."""
+PER_YEAR = "_per_year"
+"""A name that ends so is the yearly change of its stem over a subject's sessions."""
 FUNCTIONS = ("log", "sqrt", "center", "scale")
 MAX_LENGTH = 2000
 MAX_FACTORS = 6

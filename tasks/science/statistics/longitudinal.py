@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
 from .bootstrap import subject_keys
-from .formula import BASELINE
-from .selection import ordered_sessions
+from .formula import BASELINE, PER_YEAR
 
 
 def add_baseline_columns(table: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
@@ -31,6 +31,25 @@ def add_baseline_columns(table: pd.DataFrame, names: Iterable[str]) -> pd.DataFr
     first = ordered_sessions(table).groupby(subjects, sort=False).head(1)
     of_subject = first.set_index(subjects.loc[first.index])
     return table.assign(**{name: subjects.map(of_subject[name.removesuffix(BASELINE)]) for name in wanted})
+
+
+def add_change_columns(table: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
+    """Add change per year, for models such as `edss_per_year ~ brain_pad_years_per_year + age_years`.
+
+    Args:
+        table: One row per session, all sessions of a subject among them.
+        names: Columns wanted; those that end in `_per_year`, are absent, and whose stem is present are made.
+
+    Returns:
+        The table with the new columns, equal in all rows of a subject; missing below two sessions.
+    """
+    wanted = [n for n in names if n.endswith(PER_YEAR) and n not in table and n.removesuffix(PER_YEAR) in table]
+    subjects = subject_keys(table) if wanted else None
+    for name in wanted:
+        change = annualised_change(table, name.removesuffix(PER_YEAR))
+        by_subject = pd.Series(change[name].to_numpy(dtype=float), index=subject_keys(change))
+        table = table.assign(**{name: subjects.map(by_subject)})  # type: ignore[union-attr]
+    return table
 
 
 def annualised_change(table: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -65,3 +84,17 @@ def annualised_change(table: pd.DataFrame, column: str) -> pd.DataFrame:
             )
     identity_columns = [name for name in ("cohort", "participant_id") if name in table]
     return pd.DataFrame(rows, columns=[*identity_columns, "n_sessions", "years", f"{column}_per_year"])
+
+
+def ordered_sessions(table: pd.DataFrame) -> pd.DataFrame:
+    """Sort rows by time within subjects: years since baseline (unknown last), session in natural order, scan."""
+    keys = pd.DataFrame(index=table.index)
+    for column in ("years_since_baseline", "session_id", "scan_id"):
+        if column in table:
+            values = table[column]
+            keys[column] = values if pd.api.types.is_numeric_dtype(values) else values.astype(str).map(_padded)
+    return table.loc[keys.sort_values(list(keys.columns), kind="stable").index] if len(keys.columns) else table
+
+
+def _padded(text: str) -> str:
+    return re.sub(r"\d+", lambda digits: digits.group().zfill(12), text)

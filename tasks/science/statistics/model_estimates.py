@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from .association_fit import Kind
+from .profiled_deviance import Array, Profile
 
 Figure = tuple[str, str, float, float]
 """A diagnostic figure: name, term ("" for the whole model), value, p value (NaN where it is no test)."""
@@ -28,6 +29,7 @@ class Estimates:
         partial_r2: By parameter; empty where there is no agreed one.
         random_effects: Source of variance → variance.
         diagnostics: Figures.
+        profile: Of a mixed model: its deviance and where that is smallest.
     """
 
     kind: Kind
@@ -40,3 +42,4 @@ class Estimates:
     partial_r2: pd.Series = field(default_factory=lambda: pd.Series(dtype="float64"))
     random_effects: Mapping[str, float] = field(default_factory=dict)
     diagnostics: tuple[Figure, ...] = ()
+    profile: tuple[Profile, Array] | None = None

@@ -8,8 +8,10 @@ import pytest
 from scipy.optimize import minimize
 from statsmodels.regression.mixed_linear_model import MixedLM
 
+from tasks.science.statistics.degrees_of_freedom import between_within_df
 from tasks.science.statistics.design import NotEstimable
-from tasks.science.statistics.mixed_model import Method, between_within_df, fit_mixed
+from tasks.science.statistics.mixed_model import fit_mixed
+from tasks.science.statistics.profiled_deviance import Method
 
 
 def sessions(
@@ -92,7 +94,11 @@ def test_sleepstudy_as_lme4_prints_it(shared_data: Path) -> None:
     assert [round(value, 6) for value in fit.fixed] == [251.405105, 10.467286]
     assert [round(value, 3) for value in np.sqrt(np.diag(fit.covariance))] == [6.632, 1.502]
     assert round(fit.deviance, 4) == 1751.9393
-    assert list(fit.df) == [161, 161]
+    # As lmerTest prints them.
+    assert fit.df.to_numpy() == pytest.approx([18, 18], abs=1e-3)
+    reml = fit_mixed(table.Reaction, matrix, table.Subject, random_slope="Days")
+    assert reml.df.to_numpy() == pytest.approx([17, 17], abs=1e-3)
+    assert [round(value, 4) for value in np.sqrt(np.diag(reml.covariance))] == [6.8246, 1.5458]
 
 
 def test_degrees_of_freedom_as_nlme_prints_them_for_orthodont(shared_data: Path) -> None:

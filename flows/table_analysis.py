@@ -1,0 +1,107 @@
+"""Declared models on a table that a user brings: no scan, no server, no tracking. A study's flow calls the same code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from infra.analysis_file import load_models
+from infra.tables import read_table, write_files
+from tasks.science.statistics.analysis import Analysis, analyse
+from tasks.science.statistics.estimate_tables import combined_estimates, estimate_rows
+from tasks.science.statistics.fit_record import to_record
+
+EFFECTS = "effects.csv"
+
+
+def associate_table(table: str, models: str, out: str) -> tuple[Analysis, list[str]]:
+    """Fit declared models on a table and write what they came to.
+
+    Args:
+        table: Path or URL of a CSV, TSV or Parquet table, one row per scan or session.
+        models: A TOML file of models, or the name of a shipped one.
+        out: Folder or URL to write to.
+
+    Returns:
+        The analysis, and where its files are.
+    """
+    specs = load_models(models)
+    read = read_table(table)
+    found = analyse(specs, read.rows)
+    analysis = Analysis(found.fits, found.effects, (*read.problems, *found.problems))
+    return analysis, write_files(out, _files(analysis))
+
+
+def associate_estimates(files: Sequence[str], out: str) -> tuple[Analysis, list[str]]:
+    """Combine what sites share of their estimates, by random-effects meta-analysis; no row leaves a site.
+
+    Args:
+        files: Tables with `model, term, estimate, se, n` and, unless each file is one site, `site`; what
+            `padflow associate --table` writes as effects.csv is one.
+        out: Folder or URL to write to.
+
+    Returns:
+        The analysis, and where its files are.
+    """
+    read = [(url, read_table(url)) for url in files]
+    rows = [estimate_rows(table.rows, url) for url, table in read]
+    found = combined_estimates(pd.concat(rows, ignore_index=True))
+    said = [sentence for _, table in read for sentence in table.problems]
+    analysis = Analysis(found.fits, found.effects, (*said, *found.problems))
+    return analysis, write_files(out, _files(analysis))
+
+
+def summary(analysis: Analysis, files: Sequence[str]) -> dict[str, Any]:
+    """What a script reads: effects, problems per model and about the table, and where the files are."""
+    return {
+        "effects": [{str(k): _plain(v) for k, v in row.items()} for row in analysis.effects.to_dict("records")],
+        "models": [
+            {
+                "name": fit.name,
+                "method": fit.method,
+                "n_used": fit.n_used,
+                "n_subjects": fit.n_subjects,
+                "n_dropped": fit.n_dropped,
+                "n_missing": dict(fit.n_missing),
+                "random_effects": {name: _plain(value) for name, value in fit.random_effects.items()},
+                "problems": list(fit.problems),
+                "notes": list(fit.notes),
+            }
+            for fit in analysis.fits
+        ],
+        "problems": list(analysis.problems),
+        "files": list(files),
+    }
+
+
+def lines(analysis: Analysis) -> list[str]:
+    """What a person reads: one line per effect of interest, then what is to be known."""
+    shown = []
+    for row in analysis.effects[analysis.effects["of_interest"].astype(bool)].to_dict("records"):
+        if pd.isna(row["estimate"]):
+            shown.append(f"{row['model']}: not fitted")
+            continue
+        figures = f"{row['estimate']:.4g} [{row['ci_low']:.4g}, {row['ci_high']:.4g}]"
+        chance = f"p = {row['p_value']:.3g}, q = {row['q_value']:.3g}"
+        shown.append(f"{row['model']}: {row['term']} {figures}, SE {row['se']:.4g}, {chance}, n = {row['n_used']}")
+    said = [*analysis.problems, *(f"{fit.name}: {sentence}" for fit in analysis.fits for sentence in fit.problems)]
+    return [*shown, *([""] if said else []), *dict.fromkeys(said)]
+
+
+def _files(analysis: Analysis) -> dict[str, bytes]:
+    effects = analysis.effects.assign(
+        problems=analysis.effects["problems"].map(" ".join), notes=analysis.effects["notes"].map(" ".join)
+    )
+    record = {"problems": list(analysis.problems), "models": [to_record(fit) for fit in analysis.fits]}
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+    return {EFFECTS: effects.to_csv(index=False).encode(), "analysis.json": text.encode()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value

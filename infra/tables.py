@@ -1,0 +1,137 @@
+"""Tables that a user brings: CSV, TSV or Parquet, from any store, as people and spreadsheets write them."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from dataclasses import dataclass
+
+import pandas as pd
+
+from infra.storage import open_filesystem
+from infra.storage_faults import patiently
+from tasks.science.cohort.problems import Problem, examples
+from tasks.science.cohort.tsv import decoded
+
+# Text in these is a name, whatever it looks like: 007 is not 7.
+NAMES = ("participant_id", "session_id", "scan_id", "cohort", "site", "sex", "gender", "stratum")
+# In any other column these say that there is no value.
+MISSING = ("", "n/a", "N/A", "NA", "na", "NaN", "nan", "NULL", "null", "None", "none", "#N/A", "#NULL!", "#DIV/0!", ".")
+DELIMITERS = (",", ";", "\t", "|")
+LARGEST_BYTES = 2 * 2**30
+ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".csv.gz", ".tsv.gz")
+
+
+@dataclass(frozen=True)
+class ReadTable:
+    """A table as a user brought it.
+
+    Attributes:
+        rows: Numbers are float or integer, everything else text; missing where a cell says so.
+        problems: Plain sentences about how it was written.
+    """
+
+    rows: pd.DataFrame
+    problems: tuple[str, ...]
+
+
+def read_table(url: str) -> ReadTable:
+    """Read a table whose format its name says.
+
+    Args:
+        url: Path or URL that ends in .csv, .tsv, .txt, .parquet, or in .gz behind the first three.
+
+    Raises:
+        ValueError: Another ending, an empty or ragged table, or more than 2 GiB of text.
+        OSError: There is nothing, or it cannot be read.
+    """
+    name = url.lower()
+    if not name.endswith(ENDINGS):
+        raise ValueError(f"{url}: expected a table that ends in {', '.join(ENDINGS)}. Save it as one of these.")
+    data = _bytes(url)
+    if name.endswith(".parquet"):
+        try:
+            rows = pd.read_parquet(io.BytesIO(data))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{url} is no Parquet file: {error}") from error
+        rows = rows.reset_index() if rows.index.names != [None] else rows
+        return ReadTable(_checked(rows, url), ())
+    text = _inflated(data, url) if name.endswith(".gz") else data
+    return _delimited(text, url)
+
+
+def _bytes(url: str) -> bytes:
+    filesystem, path = open_filesystem(url)
+    try:
+        return bytes(patiently(lambda: filesystem.cat_file(path), url))
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"there is no table at {url}; give the path or URL of a CSV, TSV or Parquet file"
+        ) from None
+    except IsADirectoryError:
+        raise ValueError(f"{url} is a folder; give the path of a table in it") from None
+
+
+def _inflated(data: bytes, url: str) -> bytes:
+    reader = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        text = reader.decompress(data, LARGEST_BYTES)
+    except zlib.error as error:
+        raise ValueError(f"{url} ends in .gz and is not compressed by gzip: {error}") from error
+    if reader.unconsumed_tail or not reader.eof:
+        raise ValueError(f"{url} is cut off, or holds more than {LARGEST_BYTES // 2**30} GiB of text.")
+    return text
+
+
+def _delimited(data: bytes, url: str) -> ReadTable:
+    problems: list[Problem] = []
+    text = decoded(data, url, problems)
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    if not header:
+        raise ValueError(f"{url} is empty; expected a header and rows.")
+    delimiter = max(DELIMITERS, key=header.count)
+    names = [name.strip().strip('"').strip() for name in header.split(delimiter)]
+    try:
+        rows = pd.read_csv(
+            io.StringIO(text),
+            sep=delimiter,
+            na_values=list(MISSING),
+            keep_default_na=False,
+            dtype={name: "str" for name in names if name in NAMES},
+            skipinitialspace=True,
+            low_memory=False,
+            index_col=False,
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning) as error:
+        raise ValueError(f"{url}: its rows do not fit its header: {str(error).strip()} Correct that line.") from error
+    rows.columns = [str(name).strip() for name in rows.columns]
+    said = [problem.message for problem in problems]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        said.append(f"{url}: the columns {examples(repeated)} stand twice; the later ones are called by a number.")
+    return ReadTable(_checked(rows, url), tuple(said))
+
+
+def _checked(rows: pd.DataFrame, url: str) -> pd.DataFrame:
+    if not len(rows) or not len(rows.columns):
+        raise ValueError(f"{url} has {len(rows)} rows and {len(rows.columns)} columns; expected some of both.")
+    rows.columns = [str(name) for name in rows.columns]
+    return rows
+
+
+def write_files(url: str, files: dict[str, bytes]) -> list[str]:
+    """Write files into a folder of any store, which is made where it is missing.
+
+    Args:
+        url: Path or URL of the folder.
+        files: Name below it → content.
+
+    Returns:
+        Where each is.
+    """
+    filesystem, root = open_filesystem(url)
+    for name, content in files.items():
+        path = f"{root}/{name}"
+        filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        patiently(lambda path=path, content=content: filesystem.pipe_file(path, content), url)  # type: ignore[misc]
+    return [f"{url.rstrip('/')}/{name}" for name in files]

@@ -1,0 +1,152 @@
+"""Estimates that sites share in place of rows, read from their tables and combined."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from .analysis import Analysis, gathered
+from .association_fit import COLUMNS, AssociationFit
+from .design import as_levels
+from .formula import nearest
+from .strata import combine
+
+NEEDED = ("term", "estimate", "se")
+COLUMNS_READ = (
+    "stratum",
+    "model",
+    "term",
+    "estimate",
+    "se",
+    "df",
+    "n",
+    "of_interest",
+    "formula",
+    "method",
+    "kind",
+    "family",
+)
+# What padflow writes, and what others call it.
+OTHER_NAMES = {"site": "stratum", "n_used": "n", "std_error": "se", "beta": "estimate"}
+
+
+def estimate_rows(table: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Bring one site's table into the columns that are combined.
+
+    Args:
+        table: `term, estimate, se`, and where they are there `site` (or `stratum`), `model`, `n` (or `n_used`), `df`,
+            `of_interest`, `formula`, `method`, `family`. A table without a site is that of one site, named by its file.
+        source: Path or URL, which names the site where no column does.
+
+    Returns:
+        `COLUMNS_READ`.
+
+    Raises:
+        ValueError: A column is absent, or a value is no number.
+    """
+    renamed = {old: new for old, new in OTHER_NAMES.items() if old in table and new not in table}
+    rows = table.rename(columns=renamed)
+    for name in NEEDED:
+        if name not in rows:
+            raise ValueError(f"{source}: no column {name!r} of estimates; {nearest(name, rows.columns)}")
+    rows = rows[as_levels(rows["term"]).notna()].reset_index(drop=True)
+    for name in ("estimate", "se", "df", "n"):
+        values = pd.to_numeric(rows[name], errors="coerce") if name in rows else pd.Series(np.nan, index=rows.index)
+        rows[name] = values.astype("float64")
+    site = _file_site(source)
+    given = rows["stratum"] if "stratum" in rows else pd.Series(site, index=rows.index)
+    rows["stratum"] = as_levels(given).fillna(site)
+    rows["model"] = as_levels(rows["model"]) if "model" in rows else "model"
+    for name in ("formula", "method", "kind", "family"):
+        rows[name] = rows[name].fillna("").astype(str) if name in rows else ""
+    if "of_interest" in rows:
+        rows["of_interest"] = as_levels(rows["of_interest"]).str.casefold().isin(["true", "1", "1.0"])
+    else:
+        rows["of_interest"] = rows["term"] != "Intercept"
+    return rows[list(COLUMNS_READ)]
+
+
+def combined_estimates(rows: pd.DataFrame) -> Analysis:
+    """Combine every model's terms over the sites that estimated them.
+
+    Args:
+        rows: `estimate_rows` of all sites.
+
+    Returns:
+        One combined fit per model; estimates that cannot be used are counted, with their reason, and said.
+
+    Raises:
+        ValueError: A site gives one term of a model twice.
+    """
+    keys = ["stratum", "model", "term"]
+    repeated = rows[rows.duplicated(keys)]
+    if len(repeated):
+        first = repeated.iloc[0]
+        raise ValueError(
+            f"{first['stratum']} gives {first['term']} of {first['model']} twice. Give each file once, and a site "
+            "column "
+            "where several sites stand in one."
+        )
+    fits = [_combined(str(name), part) for name, part in rows.groupby("model", sort=False)]
+    return gathered(fits)
+
+
+def _combined(name: str, rows: pd.DataFrame) -> AssociationFit:
+    unusable = {
+        "estimate is missing": ~np.isfinite(rows["estimate"]),
+        "standard error is not above 0": np.isfinite(rows["estimate"]) & ~(rows["se"] > 0),
+        "standard error is infinite": np.isfinite(rows["estimate"]) & np.isinf(rows["se"]),
+    }
+    said = []
+    for reason, mask in unusable.items():
+        if mask.any():
+            who = ", ".join(f"{row.stratum} ({row.term})" for row in rows[mask].itertuples())
+            said.append(f"{int(mask.sum())} estimates not used, since their {reason}: {who}.")
+    terms = rows.groupby("term")["stratum"].nunique()
+    partial = terms[terms < rows["stratum"].nunique()]
+    said += [f"{term}: {n} of {rows['stratum'].nunique()} sites estimate it." for term, n in partial.items()]
+    formulas = [text for text in dict.fromkeys(rows["formula"]) if text]
+    if len(formulas) > 1:
+        said.append(f"The sites' formulas differ ({'; '.join(formulas)}): their estimates may not mean the same.")
+    kinds = [text for text in dict.fromkeys(rows["kind"]) if text]
+    if len(kinds) > 1:
+        said.append(f"The sites' models differ ({', '.join(kinds)}): their estimates are not on one scale.")
+    formula = formulas[0] if formulas else ""
+    sizes = rows.groupby("stratum")["n"].max()
+    n_used = int(sizes.fillna(0).sum())
+    base = AssociationFit(
+        name=name,
+        formula=formula,
+        response=formula.split("~")[0].strip(),
+        method="",
+        coefficients=pd.DataFrame(columns=COLUMNS).astype({"of_interest": bool, "p_value": float, "q_value": float}),
+        n_used=n_used,
+        n_subjects=n_used,
+        n_dropped={},
+        problems=tuple(said),
+        covariance=pd.DataFrame(),
+        coding=None,
+        centre={},
+        family=next((text for text in rows["family"] if text), ""),
+        groups="site",
+    )
+    usable = rows[~np.logical_or.reduce(list(unusable.values()))]
+    within = "; ".join(text for text in dict.fromkeys(rows["method"]) if text) or "as each site fitted it"
+    fit = combine(base, usable.fillna({"n": 0}), "site", "REML", within)
+    if kinds and set(kinds) <= {"logistic", "cox", "ordinal"} and len(fit.coefficients):
+        ratios = {
+            "ratio": np.exp(fit.coefficients["estimate"].astype(float)),
+            "ratio_ci_low": np.exp(fit.coefficients["ci_low"].astype(float)),
+            "ratio_ci_high": np.exp(fit.coefficients["ci_high"].astype(float)),
+        }
+        fit = replace(fit, coefficients=fit.coefficients.assign(**ratios))
+    return fit
+
+
+def _file_site(source: str) -> str:
+    """A site's name from its file's: the file without its ending, or its folder where the file is padflow's own."""
+    parts = [part for part in source.rstrip("/").split("/") if part]
+    stem = parts[-1].split(".")[0]
+    return parts[-2] if stem == "effects" and len(parts) > 1 else stem

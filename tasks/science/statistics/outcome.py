@@ -1,0 +1,99 @@
+"""What kind of model a response asks for, and its categories as codes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ...records import AssociationSpec
+from .association_fit import Kind
+from .design import NotEstimable, as_levels, is_missing, natural, reads_as_numbers
+from .formula import Formula, nearest
+
+
+class Outcome(NamedTuple):
+    """The response as the model reads it.
+
+    Attributes:
+        kind: `linear` stands for every model of a number.
+        rows: The rows, the response coded where it is a category.
+        levels: Names of the codes; empty for numbers.
+    """
+
+    kind: Kind
+    rows: pd.DataFrame
+    levels: tuple[str, ...]
+
+
+def coded_outcome(spec: AssociationSpec, formula: Formula, rows: pd.DataFrame) -> Outcome:
+    """Choose between a number, two categories, ordered categories and a time.
+
+    Args:
+        spec: The declared model.
+        formula: Its formula.
+        rows: Rows in question.
+
+    Returns:
+        The kind of model, the rows and the levels.
+
+    Raises:
+        NotEstimable: The response holds what the declared kind cannot have.
+    """
+    name = formula.response.column
+    if spec.event:
+        return Outcome("cox", _waiting(spec, name, rows), ())
+    if formula.response.function:
+        return Outcome("linear", rows, ())
+    kind = _kind(spec, rows[name])
+    if kind == "linear":
+        return Outcome(kind, rows, ())
+    texts = as_levels(rows[name])
+    found = sorted(set(texts.dropna()), key=natural)
+    levels = spec.levels or tuple(found)
+    unknown = [level for level in found if level not in levels]
+    if unknown:
+        raise NotEstimable(
+            f"Not fitted: {name} holds {unknown[0]!r}, which levels does not name; {nearest(unknown[0], levels)}"
+        )
+    levels = tuple(level for level in levels if level in found)
+    if len(levels) < 2:
+        raise NotEstimable(f"Not fitted: {name} is {levels[0] if levels else 'missing'} in all rows.")
+    if kind == "logistic" and len(levels) > 2:
+        raise NotEstimable(
+            f"Not fitted: {name} has {len(levels)} levels ({', '.join(levels[:6])}), a binary outcome two."
+        )
+    if kind == "ordinal" and not spec.levels and not reads_as_numbers(rows[name]):
+        raise NotEstimable(
+            f"Not fitted: give levels = [...] of {name}, the lowest first; it holds {', '.join(found[:8])}."
+        )
+    codes = texts.map({level: float(k) for k, level in enumerate(levels)}).astype("float64")
+    return Outcome(kind if len(levels) > 2 else "logistic", rows.assign(**{name: codes}), levels)
+
+
+def _kind(spec: AssociationSpec, column: pd.Series) -> Kind:
+    if spec.outcome == "numeric":
+        return "linear"
+    if spec.outcome != "auto":
+        return "logistic" if spec.outcome == "binary" else "ordinal"
+    levels = set(as_levels(column).dropna())
+    if len(levels) == 2 and (levels == {"0", "1"} or not reads_as_numbers(column)):
+        return "logistic"
+    if levels and not reads_as_numbers(column):
+        shown = ", ".join(sorted(levels, key=natural)[:8])
+        raise NotEstimable(
+            f'Not fitted: {column.name} holds text ({shown}). To explain ordered levels, give outcome = "ordinal" and '
+            "levels = [...], the lowest first; groups that have no order stand on the right of ~."
+        )
+    return "linear"
+
+
+def _waiting(spec: AssociationSpec, time: str, rows: pd.DataFrame) -> pd.DataFrame:
+    events = pd.to_numeric(rows[spec.event], errors="coerce")
+    odd = rows[spec.event][~events.isin([0, 1]) & ~is_missing(rows[spec.event])]
+    if len(odd):
+        raise NotEstimable(f"Not fitted: {spec.event} holds {odd.iloc[0]!r}; expected 1 where the event came, else 0.")
+    return rows.assign(
+        **{spec.event: events.astype(float), time: pd.to_numeric(rows[time], errors="coerce").astype(np.float64)}
+    )
