@@ -1,4 +1,4 @@
-"""Declared models on a table that a user brings: no scan, no server, no tracking. A study's flow calls the same code."""
+"""Declared models on a table that a user brings: no scan, no server, no tracking. A study's flow is the same code."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ import pandas as pd
 
 from infra.analysis_file import load_models
 from infra.tables import read_table, write_files
+from tasks.science.report.publication import publish
 from tasks.science.statistics.analysis import Analysis, analyse
+from tasks.science.statistics.association_fit import AssociationFit
 from tasks.science.statistics.estimate_tables import combined_estimates, estimate_rows
 from tasks.science.statistics.fit_record import to_record
 
 EFFECTS = "effects.csv"
+# A screen of a thousand models is read from its file.
+MOST_DESCRIBED = 20
 
 
 def associate_table(table: str, models: str, out: str) -> tuple[Analysis, list[str]]:
@@ -85,11 +89,26 @@ def lines(analysis: Analysis) -> list[str]:
         if pd.isna(row["estimate"]):
             shown.append(f"{row['model']}: not fitted")
             continue
-        figures = f"{row['estimate']:.4g} [{row['ci_low']:.4g}, {row['ci_high']:.4g}]"
-        chance = f"p = {row['p_value']:.3g}, q = {row['q_value']:.3g}"
+        figures = f"{row['estimate']:.6g} [{row['ci_low']:.6g}, {row['ci_high']:.6g}]"
+        chance = f"p {_chance(row['p_value'])}, q {_chance(row['q_value'])}"
         shown.append(f"{row['model']}: {row['term']} {figures}, SE {row['se']:.4g}, {chance}, n = {row['n_used']}")
+    shown += ["", *(_model_line(fit) for fit in analysis.fits if fit.kind and len(analysis.fits) <= MOST_DESCRIBED)]
     said = [*analysis.problems, *(f"{fit.name}: {sentence}" for fit in analysis.fits for sentence in fit.problems)]
     return [*shown, *([""] if said else []), *dict.fromkeys(said)]
+
+
+def _chance(p_value: float) -> str:
+    return f"= {p_value:.3g}" if p_value > 0 else "< 1e-300"
+
+
+def _model_line(fit: AssociationFit) -> str:
+    figures = [f"variance of {name} {value:.4f}" for name, value in fit.random_effects.items()]
+    found = fit.diagnostics[fit.diagnostics["figure"] == "deviance"]["value"]
+    figures += [f"−2 log likelihood {value:.4f}" for value in found]
+    figures += [f"{row.term}: I² {row.i2:.0%}, τ² {row.tau2:.3g}" for row in fit.heterogeneity.itertuples()]
+    dropped = ", ".join(f"{n} {reason}" for reason, n in fit.n_dropped.items())
+    rows = f"{fit.n_used} rows of {fit.n_subjects} subjects; dropped: {dropped or 'none'}"
+    return "; ".join([f"{fit.name}: {fit.method}", rows, *figures])
 
 
 def _files(analysis: Analysis) -> dict[str, bytes]:
@@ -98,7 +117,8 @@ def _files(analysis: Analysis) -> dict[str, bytes]:
     )
     record = {"problems": list(analysis.problems), "models": [to_record(fit) for fit in analysis.fits]}
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-    return {EFFECTS: effects.to_csv(index=False).encode(), "analysis.json": text.encode()}
+    files = {EFFECTS: effects.to_csv(index=False).encode(), "analysis.json": text.encode()}
+    return {**files, **publish(analysis)}
 
 
 def _plain(value: Any) -> Any:

@@ -65,9 +65,7 @@ def _bytes(url: str) -> bytes:
     try:
         return bytes(patiently(lambda: filesystem.cat_file(path), url))
     except FileNotFoundError:
-        raise FileNotFoundError(
-            f"there is no table at {url}; give the path or URL of a CSV, TSV or Parquet file"
-        ) from None
+        raise FileNotFoundError(f"no table at {url}; give the path or URL of a CSV, TSV or Parquet file") from None
     except IsADirectoryError:
         raise ValueError(f"{url} is a folder; give the path of a table in it") from None
 

@@ -518,8 +518,9 @@ class AssociationSpec:
         measurement_sd_years: Standard deviation of brain-PAD's own error, as from test and retest; where brain-PAD is a
             predictor, its slope is shown corrected for it, too. 0: unknown.
         reliability: The same as a share: variance of the true values over that of the measured ones.
-        details: Whether rows, diagnostics, adjusted means and sensitivity analyses are kept beside the estimates.
-        screen: Name → values: the formula holds `{name}`, and one model without details is made for each combination.
+        details: Whether rows, diagnostics, adjusted means and sensitivity analyses are kept beside the estimates; left
+            out, they are, but for screens.
+        screen: Name → values: the formula holds `{name}`, and one model is made for each combination.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
@@ -548,7 +549,7 @@ class AssociationSpec:
     seed: int = 0
     measurement_sd_years: float = 0.0
     reliability: float = 0.0
-    details: bool = True
+    details: bool | None = None
     screen: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 

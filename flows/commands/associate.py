@@ -22,7 +22,7 @@ from flows.commands.options import (
 )
 
 StudyOrNone = Annotated[
-    str | None, typer.Argument(metavar="[STUDY]", help="Study file (TOML), or the name of a shipped study.")
+    list[str] | None, typer.Argument(metavar="[STUDY]", help="Study file (TOML), or the name of a shipped study.")
 ]
 TableUrl = Annotated[
     str | None, typer.Option("--table", help="Instead of a study: a CSV, TSV or Parquet table, path or URL.")
@@ -33,7 +33,7 @@ Models = Annotated[
 ]
 Estimates = Annotated[
     list[str] | None,
-    typer.Option("--estimates", help="Instead of a study: a site's table of estimates; give it once per site."),
+    typer.Option("--estimates", metavar="FILE…", help="Instead of a study: sites' tables of estimates."),
 ]
 Out = Annotated[str | None, typer.Option("--out", help="With --table or --estimates: folder or URL to write to.")]
 
@@ -41,7 +41,7 @@ Out = Annotated[str | None, typer.Option("--out", help="With --table or --estima
 @app.command(
     epilog="Examples: `padflow associate phantom --home demo --data demo/data`; "
     "`padflow associate --table clinic.csv --models ms --out results`; "
-    "`padflow associate --estimates oslo/effects.csv --estimates graz/effects.csv --out results`"
+    "`padflow associate --estimates oslo/effects.csv graz/effects.csv --out results`"
 )
 def associate(
     study: StudyOrNone = None,
@@ -56,22 +56,27 @@ def associate(
     as_json: AsJson = False,
 ) -> None:
     """Fit the declared associations of brain-PAD: those of a study that the store lacks, or on a table of your own."""
-    _check_usage(study, table, models, estimates, out)
-    if study is None:
-        _without_study(table, models, estimates, str(out), as_json)
+    # Behind --estimates more files may follow without the flag again.
+    files = [*estimates, *(study or [])] if estimates else []
+    named = [] if files else study or []
+    _check_usage(named, table, models, files, out)
+    if not named:
+        _without_study(table, models, files, str(out), as_json)
         return
     with errors_in_words():
         execution(home, store, data)
         from flows.associate import associate as flow
 
-        done = run_flow(flow, study_path(study, profile))
+        done = run_flow(flow, study_path(named[0], profile))
     said = f"fitted: {', '.join(done)}" if done else "nothing to do: every declared association is fitted already"
     tell(as_json, {"fitted": done}, lambda: typer.echo(said))
 
 
 def _check_usage(
-    study: str | None, table: str | None, models: str | None, estimates: list[str] | None, out: str | None
+    study: list[str], table: str | None, models: str | None, estimates: list[str], out: str | None
 ) -> None:
+    if len(study) > 1:
+        raise typer.BadParameter(f"expected one STUDY, found {len(study)}: {', '.join(study)}")
     given = [name for name, value in (("STUDY", study), ("--table", table), ("--estimates", estimates)) if value]
     if len(given) != 1:
         found = " and ".join(given) or "none of them"
@@ -79,22 +84,24 @@ def _check_usage(
     if (models is not None) != (table is not None):
         lacking, there = ("--models", "--table") if models is None else ("--table", "--models")
         if table or models:
-            raise typer.BadParameter(
-                f"{there} needs {lacking}: padflow associate --table TABLE --models SPEC --out DIR"
-            )
-    if (out is None) != (study is not None):
-        what = "--out DIR is needed: where to write" if study is None else "--out is for --table and --estimates"
+            raise typer.BadParameter(f"{there} needs {lacking}, as in --table TABLE --models SPEC --out DIR")
+    if (out is None) != bool(study):
+        what = "--out DIR is needed: where to write" if not study else "--out is for --table and --estimates"
         raise typer.BadParameter(what)
 
 
-def _without_study(table: str | None, models: str | None, estimates: list[str] | None, out: str, as_json: bool) -> None:
+def _without_study(table: str | None, models: str | None, estimates: list[str], out: str, as_json: bool) -> None:
     with errors_in_words():
         from flows.table_analysis import associate_estimates, associate_table, lines, summary
 
         if table is not None:
             analysis, files = associate_table(table, str(models), out)
         else:
-            analysis, files = associate_estimates(estimates or [], out)
-    tell(as_json, summary(analysis, files), lambda: typer.echo("\n".join([*lines(analysis), "", *files])))
+            analysis, files = associate_estimates(estimates, out)
+    tell(
+        as_json,
+        summary(analysis, files),
+        lambda: typer.echo("\n".join([*lines(analysis), "", f"{len(files)} files in {out}"])),
+    )
     if not any(fit.kind for fit in analysis.fits):
         raise typer.Exit(EXIT_FAILED)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ...records import AssociationSpec
 from .association import fit_association
-from .association_fit import COLUMNS, AssociationFit
+from .association_fit import COLUMNS, AssociationFit, unfitted
 from .declaration import expanded
 from .formula import BASELINE, PER_YEAR, parse
 from .input_traps import AGES, readable
@@ -57,14 +57,21 @@ def analyse(specs: Sequence[AssociationSpec], table: pd.DataFrame) -> Analysis:
         The fits and their effects.
 
     Raises:
-        ValueError: A model is malformed: see `check_spec`.
+        ValueError: A formula is malformed, or two models have one name. A model that reads a column which the table
+            lacks is a row with its reason.
     """
     models = expanded(specs)
     read = {spec.name: columns_read(spec) for spec in models}
     table, said = readable(table, [column for columns in read.values() for column in columns])
     fits = []
     for spec in models:
-        fit = fit_association(spec, table)
+        try:
+            fit = fit_association(spec, table)
+        except ValueError as error:
+            # A table that lacks one model's column still answers the others.
+            fit = unfitted(
+                spec, parse(spec.formula).response.label, (f"Not fitted: {error}",), {"not read": len(table)}
+            )
         sentences = [sentence for column in read[spec.name] for sentence in said.get(column, ())]
         fits.append(replace(fit, problems=(*fit.problems, *sentences)) if sentences else fit)
     return gathered(fits, [sentence for sentences in said.values() for sentence in sentences])

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ...records import AssociationSpec
 from .adjusted_means import adjusted_means, pairwise_contrasts
-from .association_fit import COLUMNS, AssociationFit
+from .association_fit import AssociationFit, unfitted
 from .bootstrap import subject_keys
 from .case import Case
 from .categorical_outcome import logistic, ordinal
@@ -69,7 +69,7 @@ def _with_people(spec: AssociationSpec, table: pd.DataFrame) -> pd.DataFrame:
 
 def _fit_one(spec: AssociationSpec, formula: Formula, table: pd.DataFrame) -> AssociationFit:
     selection = select_rows(spec, table, formula)
-    selection.problems += _design_advice(spec, formula)
+    selection.problems += _design_advice(spec, formula, selection.rows)
     try:
         drop_impossible(selection, formula)
         case = _case(spec, formula, selection)
@@ -101,7 +101,7 @@ def _fit_one(spec: AssociationSpec, formula: Formula, table: pd.DataFrame) -> As
         n_missing=selection.missing,
         notes=tuple(notes),
     )
-    return _in_full(case, estimates, fit) if spec.details else fit
+    return _in_full(case, estimates, fit) if spec.details is not False else fit
 
 
 def _in_full(case: Case, estimates: Estimates, fit: AssociationFit) -> AssociationFit:
@@ -121,12 +121,12 @@ def _in_full(case: Case, estimates: Estimates, fit: AssociationFit) -> Associati
     return replace(fit, adjusted_means=adjusted_means(fit), contrasts=pairwise_contrasts(fit, case.spec.contrasts))
 
 
-def _design_advice(spec: AssociationSpec, formula: Formula) -> list[str]:
+def _design_advice(spec: AssociationSpec, formula: Formula, rows: pd.DataFrame) -> list[str]:
     advice = []
     reads_brain_age = any(name.startswith(("brain_pad", "corrected_", "predicted_age")) for name in formula.columns)
     if reads_brain_age and not any(name.startswith("age") for name in formula.columns):
         advice.append("Age is no covariate: brain age errors depend on age, corrected or not. Add age_years.")
-    if spec.sessions == "all" and spec.groups != "participant_id":
+    if spec.sessions == "all" and not (rows["participant_id"].astype(str) == rows[spec.groups].astype(str)).all():
         advice.append(f"Sessions of one subject count as independent within {spec.groups}.")
     return advice
 
@@ -247,19 +247,9 @@ def _mixed(case: Case, groups: pd.Series) -> Estimates:
 
 
 def _unfitted(spec: AssociationSpec, formula: Formula, selection: Selection, reason: str) -> AssociationFit:
-    return AssociationFit(
-        name=spec.name,
-        formula=spec.formula,
-        response=formula.response.label,
-        method="",
-        coefficients=pd.DataFrame(columns=COLUMNS).astype({"of_interest": bool, "p_value": float, "q_value": float}),
+    return replace(
+        unfitted(spec, formula.response.label, (reason, *selection.problems), dict(selection.dropped)),
         n_used=len(selection.rows),
         n_subjects=int(subject_keys(selection.rows).nunique()),
-        n_dropped=dict(selection.dropped),
-        problems=(reason, *selection.problems),
-        covariance=pd.DataFrame(),
-        coding=None,
-        centre={},
-        family=spec.family,
         n_missing=selection.missing,
     )

@@ -8,6 +8,7 @@ from typing import Literal
 
 import pandas as pd
 
+from ...records import AssociationSpec
 from .design import Coding
 
 Kind = Literal["", "linear", "logistic", "ordinal", "mixed", "cox", "meta"]
@@ -27,9 +28,30 @@ CONTRAST_COLUMNS = [
 ]
 STRATA_COLUMNS = ["stratum", "term", "estimate", "se", "df", "ci_low", "ci_high", "n", "weight"]
 HETEROGENEITY_COLUMNS = [
-    *("term", "k", "tau2", "i2", "q", "q_p_value", "prediction_low", "prediction_high", "method"),
+    *("term", "k", "tau2", "i2", "q", "q_df", "q_p_value", "prediction_low", "prediction_high", "method"),
 ]
 DIAGNOSTIC_COLUMNS = ["figure", "term", "value", "p_value"]
+
+
+def unfitted(
+    spec: AssociationSpec, response: str, problems: tuple[str, ...], n_dropped: dict[str, int]
+) -> AssociationFit:
+    """A declared model that could not be fitted, the reason first among its problems."""
+    return AssociationFit(
+        name=spec.name,
+        formula=spec.formula,
+        response=response,
+        method="",
+        coefficients=_empty(COLUMNS).astype({"of_interest": bool, "p_value": float, "q_value": float}),
+        n_used=0,
+        n_subjects=0,
+        n_dropped=n_dropped,
+        problems=problems,
+        covariance=pd.DataFrame(),
+        coding=None,
+        centre={},
+        family=spec.family,
+    )
 
 
 def _empty(columns: list[str]) -> pd.DataFrame:

@@ -39,7 +39,7 @@ def coefficient_table(case: Case, estimates: Estimates) -> tuple[pd.DataFrame, l
     problems: list[str] = []
     notes: list[str] = []
     table = _basic(case, estimates)
-    if case.spec.details:
+    if case.spec.details is not False:
         table = table.join(_sensitivity(case, estimates)) if estimates.kind == "linear" else table
         table = table.join(_calibrated(case, table, notes))
         table = table.join(_bootstrapped(case, estimates, problems)) if case.spec.bootstrap else table

@@ -28,6 +28,7 @@ def check_spec(spec: AssociationSpec, columns: Iterable[str] | None = None) -> F
         ValueError: The formula, a column, a filter or an effect of interest is not what it could be; names the nearest.
     """
     formula = parse(spec.formula)
+    _check_settings(spec, formula)
     for effect in spec.effects:
         if not any(names_term(effect, term) for term in formula.terms):
             known = [term.label for term in formula.terms]
@@ -35,18 +36,38 @@ def check_spec(spec: AssociationSpec, columns: Iterable[str] | None = None) -> F
     if columns is not None:
         stems = {f"{column}{ending}" for column in columns for ending in (BASELINE, PER_YEAR)}
         check_columns(formula, [*columns, *(column for column in formula.columns if column in stems)])
-        for column in (spec.groups, *spec.where):
+        for column in (spec.groups, *spec.where, *filter(None, [spec.event, spec.stratify])):
             if column not in columns:
                 raise ValueError(f"Association {spec.name}: no column {column!r}; {nearest(column, columns)}")
     return formula
 
 
+def _check_settings(spec: AssociationSpec, formula: Formula) -> None:
+    problems = []
+    if spec.random_slope and spec.random_slope not in [term.label for term in formula.terms]:
+        problems.append(f"random_slope {spec.random_slope!r} is no term of its formula")
+    if spec.random_slope and spec.sessions == "baseline" and spec.groups == "participant_id":
+        problems.append('random_slope needs repeated rows: sessions = "all"')
+    if spec.event and spec.outcome != "auto":
+        problems.append("event makes the response a time; leave outcome out")
+    if spec.levels and spec.outcome == "numeric":
+        problems.append("levels are for categories, and its outcome is numeric")
+    if spec.bootstrap < 0 or spec.seed < 0:
+        problems.append("bootstrap and seed must not be below 0")
+    if spec.measurement_sd_years < 0 or not 0 <= spec.reliability <= 1:
+        problems.append("measurement_sd_years must not be below 0, and reliability lies between 0 and 1")
+    if spec.measurement_sd_years and spec.reliability:
+        problems.append("give measurement_sd_years or reliability, not both")
+    if problems:
+        raise ValueError(f"Association {spec.name}: {'; '.join(problems)}.")
+
+
 def expanded(specs: Sequence[AssociationSpec]) -> tuple[AssociationSpec, ...]:
     """Make the models of each screen; others are left as they are.
 
-    >>> screen = AssociationSpec("s", "{y} ~ {x} + age_years", screen={"y": ("edss", "mmse"), "x": ("brain_pad_years",)})
-    >>> [(one.name, one.formula) for one in expanded([screen])][0]
-    ('s: edss, brain_pad_years', 'edss ~ brain_pad_years + age_years')
+    >>> screen = AssociationSpec("s", "{y} ~ {x} + age", screen={"y": ("edss", "mmse"), "x": ("pad",)})
+    >>> [(one.name, one.formula) for one in expanded([screen])]
+    [('s: edss, pad', 'edss ~ pad + age'), ('s: mmse, pad', 'mmse ~ pad + age')]
 
     Raises:
         ValueError: A screen's name stands nowhere in its formula, or two models have one name.
@@ -73,7 +94,7 @@ def _screened(spec: AssociationSpec) -> list[AssociationSpec]:
             formula = formula.replace(mark, column)
             effects = tuple(effect.replace(mark, column) for effect in effects)
         name = f"{spec.name}: {', '.join(values)}"
-        made.append(replace(spec, name=name, formula=formula, effects=effects, screen={}, details=False))
+        made.append(replace(spec, name=name, formula=formula, effects=effects, screen={}, details=bool(spec.details)))
     return made
 
 

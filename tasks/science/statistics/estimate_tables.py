@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from ...records import AssociationSpec
 from .analysis import Analysis, gathered
-from .association_fit import COLUMNS, AssociationFit
+from .association_fit import AssociationFit, unfitted
 from .design import as_levels
 from .formula import nearest
 from .strata import combine
@@ -116,22 +117,9 @@ def _combined(name: str, rows: pd.DataFrame) -> AssociationFit:
     formula = formulas[0] if formulas else ""
     sizes = rows.groupby("stratum")["n"].max()
     n_used = int(sizes.fillna(0).sum())
-    base = AssociationFit(
-        name=name,
-        formula=formula,
-        response=formula.split("~")[0].strip(),
-        method="",
-        coefficients=pd.DataFrame(columns=COLUMNS).astype({"of_interest": bool, "p_value": float, "q_value": float}),
-        n_used=n_used,
-        n_subjects=n_used,
-        n_dropped={},
-        problems=tuple(said),
-        covariance=pd.DataFrame(),
-        coding=None,
-        centre={},
-        family=next((text for text in rows["family"] if text), ""),
-        groups="site",
-    )
+    spec = AssociationSpec(name, formula, family=next((text for text in rows["family"] if text), ""))
+    empty = unfitted(spec, formula.split("~")[0].strip(), tuple(said), {})
+    base = replace(empty, n_used=n_used, n_subjects=n_used, groups="site")
     usable = rows[~np.logical_or.reduce(list(unusable.values()))]
     within = "; ".join(text for text in dict.fromkeys(rows["method"]) if text) or "as each site fitted it"
     fit = combine(base, usable.fillna({"n": 0}), "site", "REML", within)

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from ...records import AssociationSpec
-from .association_fit import COLUMNS, HETEROGENEITY_COLUMNS, STRATA_COLUMNS, AssociationFit
+from .association_fit import COLUMNS, HETEROGENEITY_COLUMNS, STRATA_COLUMNS, AssociationFit, unfitted
 from .design import as_levels, natural
 from .meta_analysis import pool
 
@@ -51,20 +51,10 @@ def fit_by_stratum(spec: AssociationSpec, table: pd.DataFrame, fit: Fit) -> Asso
         for name, part in parts.items()
         for row in part.coefficients.to_dict("records")
     ]
-    base = AssociationFit(
-        name=spec.name,
-        formula=spec.formula,
-        response=spec.formula.split("~")[0].strip(),
-        method="",
-        coefficients=pd.DataFrame(columns=COLUMNS).astype({"of_interest": bool, "p_value": float, "q_value": float}),
+    base = replace(
+        unfitted(spec, spec.formula.split("~")[0].strip(), tuple(said), dropped),
         n_used=sum(part.n_used for part in fits if len(part.coefficients)),
         n_subjects=sum(part.n_subjects for part in fits if len(part.coefficients)),
-        n_dropped=dropped,
-        problems=tuple(said),
-        covariance=pd.DataFrame(),
-        coding=None,
-        centre={},
-        family=spec.family,
         groups=spec.stratify,
         n_missing={k: sum(part.n_missing.get(k, 0) for part in fits) for part in fits for k in part.n_missing},
     )
@@ -119,7 +109,7 @@ def combine(
                 "of_interest": bool(sound["of_interest"].any()) if "of_interest" in sound else term != "Intercept",
             }
         )
-        facts = (term, len(sound), pooled.tau2, pooled.i2, pooled.q, pooled.q_p_value)
+        facts = (term, len(sound), pooled.tau2, pooled.i2, pooled.q, int(pooled.df), pooled.q_p_value)
         between.append((*facts, pooled.prediction_low, pooled.prediction_high, method))
     if not coefficients:
         return replace(base, problems=("Not fitted: no term has estimates of two strata.", *problems))
