@@ -14,6 +14,7 @@ from .declaration import expanded
 from .formula import BASELINE, PER_YEAR, parse
 from .input_traps import AGES, readable
 from .multiplicity import add_fdr
+from .selection import SharedRows
 from .survival import YEARS
 
 EFFECT_COLUMNS = [
@@ -63,10 +64,10 @@ def analyse(specs: Sequence[AssociationSpec], table: pd.DataFrame) -> Analysis:
     models = expanded(specs)
     read = {spec.name: columns_read(spec) for spec in models}
     table, said = readable(table, [column for columns in read.values() for column in columns])
-    fits = []
+    shared, fits = SharedRows(table), []
     for spec in models:
         try:
-            fit = fit_association(spec, table)
+            fit = fit_association(spec, table, shared)
         except ValueError as error:
             # A table that lacks one model's column still answers the others.
             fit = unfitted(
@@ -87,25 +88,31 @@ def columns_read(spec: AssociationSpec) -> list[str]:
 def gathered(fits: Sequence[AssociationFit], problems: Sequence[str] = ()) -> Analysis:
     """Correct fits for their number and lay their effects out in one table."""
     corrected = tuple(add_fdr(fits))
-    tables = [_effects(fit) for fit in corrected]
-    effects = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=EFFECT_COLUMNS)
-    return Analysis(corrected, effects, tuple(problems))
+    return Analysis(corrected, _effects(corrected), tuple(problems))
 
 
-def _effects(fit: AssociationFit) -> pd.DataFrame:
-    rows = fit.coefficients
-    if rows.empty:
-        rows = pd.DataFrame([{"model": fit.name, "term": None, "of_interest": True, "n_used": fit.n_used}])
-    table = rows.reindex(columns=COLUMNS).assign(
-        response=fit.response,
-        formula=fit.formula,
-        kind=fit.kind,
-        method=fit.method,
-        family=fit.family,
-        n_subjects=fit.n_subjects,
-        n_dropped=sum(fit.n_dropped.values()),
-        problems=pd.Series([list(fit.problems)] * len(rows), index=rows.index),
-        notes=pd.Series([list(fit.notes)] * len(rows), index=rows.index),
-    )
+def _effects(fits: Sequence[AssociationFit]) -> pd.DataFrame:
+    if not fits:
+        return pd.DataFrame(columns=EFFECT_COLUMNS)
+    tables = [fit.coefficients if len(fit.coefficients) else _without_term(fit) for fit in fits]
+    table = pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
     numeric = [name for name in COLUMNS if name not in ("model", "term", "of_interest", "n_used")]
-    return table.astype(dict.fromkeys(numeric, "float64"))[EFFECT_COLUMNS]
+    table = table.astype(dict.fromkeys(numeric, "float64"))
+    owners = [fit for fit, rows in zip(fits, tables, strict=True) for _ in range(len(rows))]
+    facts: dict[str, list[object]] = {
+        "response": [fit.response for fit in owners],
+        "formula": [fit.formula for fit in owners],
+        "kind": [fit.kind for fit in owners],
+        "method": [fit.method for fit in owners],
+        "family": [fit.family for fit in owners],
+        "n_subjects": [fit.n_subjects for fit in owners],
+        "n_dropped": [sum(fit.n_dropped.values()) for fit in owners],
+        "problems": [list(fit.problems) for fit in owners],
+        "notes": [list(fit.notes) for fit in owners],
+    }
+    return pd.concat([table, pd.DataFrame(facts, index=table.index)], axis=1)[EFFECT_COLUMNS]
+
+
+def _without_term(fit: AssociationFit) -> pd.DataFrame:
+    row = {name: float("nan") for name in COLUMNS} | {"model": fit.name, "term": None, "of_interest": True}
+    return pd.DataFrame([row | {"n_used": fit.n_used}])

@@ -28,16 +28,15 @@ from .least_squares import least_squares
 from .mixed_model import fit_mixed
 from .model_estimates import Estimates, Figure
 from .outcome import coded_outcome
-from .selection import Selection, drop_impossible, keep_complete, select_rows
+from .selection import IDENTITY, Selection, SharedRows, drop_impossible, keep_complete
 from .strata import fit_by_stratum
 from .survival import cox
 
-IDENTITY = ("participant_id", "session_id", "scan_id", "cohort", "site", "years_since_baseline")
 MIN_SUBJECTS_PER_LEVEL = 3
 SURE = 0.001
 
 
-def fit_association(spec: AssociationSpec, table: pd.DataFrame) -> AssociationFit:
+def fit_association(spec: AssociationSpec, table: pd.DataFrame, shared: SharedRows | None = None) -> AssociationFit:
     """Fit one declared model.
 
     Args:
@@ -47,6 +46,7 @@ def fit_association(spec: AssociationSpec, table: pd.DataFrame) -> AssociationFi
         table: Predictions joined with the clinical table, one row per scan, failed scans left out. A column that the
             formula names with `_baseline` or `_per_year` is made from its stem where it is absent. Without
             `participant_id`, the `groups` of repeated rows are the people, else each row is one.
+        shared: What other models have selected from this very table already.
 
     Returns:
         The fit; with empty coefficients and a reason among its problems where the rows cannot support the model.
@@ -56,7 +56,10 @@ def fit_association(spec: AssociationSpec, table: pd.DataFrame) -> AssociationFi
     """
     table = _with_people(spec, table)
     formula = check_spec(spec, [str(column) for column in table.columns])
-    return fit_by_stratum(spec, table, fit_association) if spec.stratify else _fit_one(spec, formula, table)
+    if spec.stratify:
+        return fit_by_stratum(spec, table, fit_association)
+    rows = shared if shared is not None and shared.table is table else SharedRows(table)
+    return _fit_one(spec, formula, rows)
 
 
 def _with_people(spec: AssociationSpec, table: pd.DataFrame) -> pd.DataFrame:
@@ -67,8 +70,8 @@ def _with_people(spec: AssociationSpec, table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(participant_id=people)
 
 
-def _fit_one(spec: AssociationSpec, formula: Formula, table: pd.DataFrame) -> AssociationFit:
-    selection = select_rows(spec, table, formula)
+def _fit_one(spec: AssociationSpec, formula: Formula, shared: SharedRows) -> AssociationFit:
+    selection = shared.select(spec, formula)
     selection.problems += _design_advice(spec, formula, selection.rows)
     try:
         drop_impossible(selection, formula)
@@ -84,7 +87,7 @@ def _fit_one(spec: AssociationSpec, formula: Formula, table: pd.DataFrame) -> As
         method=estimates.method,
         coefficients=coefficients,
         n_used=len(case.values),
-        n_subjects=int(case.subjects.nunique()),
+        n_subjects=int(case.subjects.nunique()) if selection.repeats else len(case.values),
         n_dropped=dict(selection.dropped),
         problems=(*estimates.problems, *selection.problems, *problems),
         covariance=estimates.covariance,
@@ -132,7 +135,9 @@ def _design_advice(spec: AssociationSpec, formula: Formula, rows: pd.DataFrame) 
 
 
 def _case(spec: AssociationSpec, formula: Formula, selection: Selection) -> Case:
-    kind, selection.rows, levels = coded_outcome(spec, formula, selection.rows)
+    kind, rows, levels = coded_outcome(spec, formula, selection.rows)
+    if rows is not selection.rows:
+        selection.rows, selection.known = rows, {}
     values = _complete_rows(spec, selection, formula)
     if kind == "cox":
         follow_up = values[formula.response.label] > 0
@@ -164,12 +169,13 @@ def _complete_rows(spec: AssociationSpec, selection: Selection, formula: Formula
 
 
 def _rare_levels(selection: Selection, formula: Formula, values: pd.DataFrame) -> list[tuple[str, str, int]]:
-    factors = categorical(formula, values)
-    subjects = subject_keys(selection.rows) if factors else pd.Series(dtype=object)
     rare = []
-    for factor in factors:
-        pairs = pd.DataFrame({"level": values[factor.label], "subject": subjects}).drop_duplicates()
-        sizes = pairs["level"].value_counts()
+    for factor in categorical(formula, values):
+        levels = values[factor.label]
+        if selection.repeats:
+            pairs = pd.DataFrame({"level": levels, "subject": subject_keys(selection.rows)})
+            levels = pairs.drop_duplicates()["level"]
+        sizes = levels.value_counts()
         rare += [(factor.label, str(level), int(n)) for level, n in sizes.items() if n < MIN_SUBJECTS_PER_LEVEL]
     return sorted(rare, key=lambda item: item[2])
 

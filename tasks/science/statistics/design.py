@@ -85,12 +85,15 @@ class Coding:
         return None if self.formula.intercept or not categorical else categorical[0]
 
 
-def factor_values(formula: Formula, table: pd.DataFrame) -> pd.DataFrame:
+def factor_values(
+    formula: Formula, table: pd.DataFrame, known: dict[tuple[Factor, bool], pd.Series] | None = None
+) -> pd.DataFrame:
     """Read each factor of a formula from the table, functions of single rows applied.
 
     Args:
         formula: A parsed formula whose columns the table has.
         table: One row per scan.
+        known: Factors (and whether each is a response) that were read from these rows, or more, already; filled.
 
     Returns:
         One column per factor label, response included: float64, or text for categories; missing where the column
@@ -99,8 +102,13 @@ def factor_values(formula: Formula, table: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: A function of numbers, or the response, reads text.
     """
-    factors = [formula.response, *(factor for term in formula.terms for factor in term.factors)]
-    values = {factor.label: _values(factor, table[factor.column], factor is formula.response) for factor in factors}
+    known = {} if known is None else known
+    factors = dict.fromkeys(factor for term in formula.terms for factor in term.factors)
+    values = {}
+    for key in [(formula.response, True), *((factor, False) for factor in factors)]:
+        if key not in known:
+            known[key] = _values(key[0], table[key[0].column], key[1])
+        values[key[0].label] = known[key].reindex(table.index)
     return pd.DataFrame(values, index=table.index)
 
 
@@ -183,8 +191,8 @@ def check_rank(matrix: pd.DataFrame) -> list[str]:
     n, p = matrix.shape
     if n <= p:
         raise NotEstimable(f"Not fitted: {n} rows cannot carry {p} parameters ({', '.join(matrix.columns)}).")
-    scaled = _unit_columns(matrix)
-    _, singular, directions = np.linalg.svd(scaled, full_matrices=False)
+    triangle = np.linalg.qr(_unit_columns(matrix), mode="r")
+    _, singular, directions = np.linalg.svd(triangle, full_matrices=False)
     if p and singular[-1] < COLLINEAR_BELOW * singular[0]:
         involved = [name for name, weight in zip(matrix.columns, directions[-1], strict=True) if abs(weight) > 1e-6]
         raise NotEstimable(f"Not fitted: {', '.join(involved)} are perfectly collinear in the {n} rows used.")

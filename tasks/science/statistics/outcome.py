@@ -77,6 +77,8 @@ def _kind(spec: AssociationSpec, column: pd.Series) -> Kind:
         return "linear"
     if spec.outcome != "auto":
         return "logistic" if spec.outcome == "binary" else "ordinal"
+    if pd.api.types.is_float_dtype(column) and not set(column.dropna().unique()[:3]) <= {0.0, 1.0}:
+        return "linear"
     levels = set(as_levels(column).dropna())
     if len(levels) == 2 and (levels == {"0", "1"} or not reads_as_numbers(column)):
         return "logistic"

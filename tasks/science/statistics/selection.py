@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
 from ...records import AssociationSpec
 from .bootstrap import subject_keys
 from .design import NotEstimable, as_levels, factor_values, is_missing
-from .formula import Formula, nearest
-from .input_traps import halves_that_do_not_exist, impossible_values
+from .formula import Factor, Formula, nearest
+from .input_traps import AGES, halves_that_do_not_exist, impossible_values
 from .longitudinal import add_baseline_columns, add_change_columns, ordered_sessions
 from .survival import YEARS, times_to_event
+
+Known = dict[tuple[Factor, bool], pd.Series]
+
+
+# Columns that say who a row is, and that others are checked against.
+IDENTITY = ("participant_id", "session_id", "scan_id", "cohort", "site", "years_since_baseline")
+CHECKS = (*AGES, "age_years_baseline", "ensemble_spread_years")
 
 
 @dataclass
@@ -25,18 +33,43 @@ class Selection:
         dropped: Reason → number of rows; with the rows that remain they add up to the cohorts' rows.
         problems: Plain sentences.
         missing: Column of the formula → how many of the rows in question lack it.
+        repeats: Whether subjects may have several rows.
+        known: Factors that were read from the selected rows, or more, already.
     """
 
     rows: pd.DataFrame
     dropped: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
     missing: dict[str, int] = field(default_factory=dict)
+    repeats: bool = True
+    known: Known = field(default_factory=dict)
 
     def keep(self, kept: pd.Series, reason: str) -> None:
         """Drop the rows where `kept` is False and count them under `reason`."""
         if not kept.all():
             self.dropped[reason] += int((~kept).sum())
             self.rows = self.rows[kept]
+
+
+class SharedRows:
+    """What many models of one table have in common: the rows that they select, and the factors that they read."""
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self.table = table
+        self._selected: dict[tuple[object, ...], Selection] = {}
+
+    def select(self, spec: AssociationSpec, formula: Formula) -> Selection:
+        """As `select_rows`, once for all models that declare the same rows; only columns in use come along."""
+        made = tuple(column for column in formula.columns if column not in self.table)
+        waits = formula.response.column if spec.event else ""
+        where = tuple((column, tuple(accepted)) for column, accepted in sorted(spec.where.items()))
+        key = (spec.cohorts, spec.sessions, spec.groups, where, spec.event, waits, made)
+        if key not in self._selected:
+            self._selected[key] = select_rows(spec, self.table, formula)
+        found = self._selected[key]
+        used = {*IDENTITY, *CHECKS, spec.groups, spec.event, *formula.columns}
+        rows = found.rows[[column for column in found.rows if column in used]]
+        return Selection(rows, Counter(found.dropped), list(found.problems), {}, found.repeats, found.known)
 
 
 def select_rows(spec: AssociationSpec, table: pd.DataFrame, formula: Formula) -> Selection:
@@ -77,6 +110,7 @@ def select_rows(spec: AssociationSpec, table: pd.DataFrame, formula: Formula) ->
     selection.keep(~is_missing(selection.rows[spec.groups]), f"missing {spec.groups}")
     if spec.event:
         selection.keep(~is_missing(selection.rows[spec.event]), f"missing {spec.event}")
+    selection.repeats = spec.sessions == "all"
     return selection
 
 
@@ -107,27 +141,32 @@ def keep_complete(spec: AssociationSpec, selection: Selection, formula: Formula)
         NotEstimable: The model refuses tables that lack values, and these rows do.
     """
     table = selection.rows
-    values = factor_values(formula, table)
-    absent: dict[str, pd.Series] = {}
-    for factor in [formula.response, *(f for term in formula.terms for f in term.factors)]:
-        missing = is_missing(table[factor.column])
+    values = factor_values(formula, table, selection.known)
+    absent: dict[str, np.ndarray] = {}
+    for factor in dict.fromkeys([formula.response, *(f for term in formula.terms for f in term.factors)]):
+        unread = values[factor.label].isna().to_numpy()
+        missing = is_missing(table[factor.column]).to_numpy() if factor.function in ("log", "sqrt") else unread
         absent[factor.column] = missing
-        undefined = values[factor.label].isna() & ~missing
-        if undefined.any():
-            absent[f"{factor.label} (undefined)"] = undefined
-    lacking = pd.DataFrame(absent, index=table.index, dtype=bool)
-    selection.missing = {str(name): int(lacking[name].sum()) for name in lacking}
-    incomplete = lacking[lacking.any(axis=1)]
-    if spec.missing == "error" and len(incomplete):
+        if (unread & ~missing).any():
+            absent[f"{factor.label} (undefined)"] = unread & ~missing
+    lacking, names = np.column_stack(list(absent.values())), list(absent)
+    selection.missing = {name: int(column.sum()) for name, column in absent.items()}
+    incomplete = lacking.any(axis=1)
+    if spec.missing == "error" and incomplete.any():
         counts = ", ".join(f"{name} in {n}" for name, n in selection.missing.items() if n)
         raise NotEstimable(
-            f'Not fitted: {len(incomplete)} of {len(table)} rows lack a value ({counts}), and missing = "error" '
+            f'Not fitted: {int(incomplete.sum())} of {len(table)} rows lack a value ({counts}), and missing = "error" '
             "refuses "
             "them."
         )
-    selection.dropped.update("missing " + ", ".join(lacking.columns[row]) for row in incomplete.to_numpy())
-    selection.rows = table.drop(index=incomplete.index)
-    return values.loc[selection.rows.index]
+    if not incomplete.any():
+        return values
+    for pattern, n in zip(*np.unique(lacking[incomplete], axis=0, return_counts=True), strict=True):
+        selection.dropped[
+            "missing " + ", ".join(name for name, lacks in zip(names, pattern, strict=True) if lacks)
+        ] += int(n)
+    selection.rows = table.loc[~incomplete]
+    return values.loc[~incomplete]
 
 
 def _rows_of_cohorts(spec: AssociationSpec, table: pd.DataFrame) -> pd.DataFrame:

@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 
 LEVEL = 0.05
 POWER = 0.8
+LARGE_DF = 500.0
 # Above this share of events an odds or hazard ratio overstates the risk ratio.
 COMMON_OUTCOME = 0.15
 
@@ -92,6 +93,9 @@ _KNOWN: dict[float, float] = {}
 
 
 def _noncentrality(df: float) -> float:
+    if df > LARGE_DF:
+        # The noncentral t is then a shifted one, to a thousandth.
+        return float(stats.t.ppf(1 - LEVEL / 2, df) + stats.t.ppf(POWER, df))
     if df not in _KNOWN:
         critical = stats.t.ppf(1 - LEVEL / 2, df)
         _KNOWN[df] = float(brentq(lambda shift: stats.nct.sf(critical, df, shift) - POWER, 0.5, 60.0))
