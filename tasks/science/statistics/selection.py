@@ -156,17 +156,16 @@ def keep_complete(spec: AssociationSpec, selection: Selection, formula: Formula)
         counts = ", ".join(f"{name} in {n}" for name, n in selection.missing.items() if n)
         raise NotEstimable(
             f'Not fitted: {int(incomplete.sum())} of {len(table)} rows lack a value ({counts}), and missing = "error" '
-            "refuses "
-            "them."
+            "refuses them."
         )
     if not incomplete.any():
         return values
     for pattern, n in zip(*np.unique(lacking[incomplete], axis=0, return_counts=True), strict=True):
-        selection.dropped[
-            "missing " + ", ".join(name for name, lacks in zip(names, pattern, strict=True) if lacks)
-        ] += int(n)
-    selection.rows = table.loc[~incomplete]
-    return values.loc[~incomplete]
+        lacks = [name for name, is_absent in zip(names, pattern, strict=True) if is_absent]
+        selection.dropped["missing " + ", ".join(lacks)] += int(n)
+    whole = np.flatnonzero(~incomplete)
+    selection.rows = table.take(whole)
+    return values.take(whole)
 
 
 def _rows_of_cohorts(spec: AssociationSpec, table: pd.DataFrame) -> pd.DataFrame:
