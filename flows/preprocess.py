@@ -60,14 +60,14 @@ def preprocess(
         if retry_excluded:
             workspace.forget_exclusions(states)
             states = workspace.stored_states()
-        results = [_prepare(own, view, progress) for own, view in workspace.by_recipe(states)]
+        results = [prepare_missing(own, view, progress) for own, view in workspace.by_recipe(states)]
     counts = _summary([part for result in results for part in result])
     for own, view in workspace.by_recipe(workspace.stored_states()):
         _keep_figures(own, view, progress.console.out)
     return counts
 
 
-def _prepare(workspace: Workspace, states: list[CohortState], progress: Progress) -> list[dict[str, Any]]:
+def prepare_missing(workspace: Workspace, states: list[CohortState], progress: Progress) -> list[dict[str, Any]]:
     """Prepare what one recipe lacks."""
     # Cohorts may share scans, and a scan is its bytes.
     missing = list({scan.key: scan for state in states for scan in state.missing}.values())

@@ -1,4 +1,4 @@
-"""The whole study: preprocess → train → validate → explain → associate → report.
+"""The whole study: preprocess → train → validate → decide → explain → associate → report.
 
 Each stage does only what the store lacks.
 """
@@ -11,11 +11,12 @@ from typing import Any
 from prefect import flow
 
 from flows.associate import associate
+from flows.decide import decide, is_undecided
 from flows.explain import explain
 from flows.preprocess import preprocess
 from flows.progress_bars import console
 from flows.train import check_networks, train
-from flows.validate import fitted_models, scored_states, validate
+from flows.validate import fitted, fitted_models, scored_states, validate
 from flows.workspace import NotReady, Workspace, open_workspace
 from infra import layout
 from infra.local_files import replace_file
@@ -25,7 +26,7 @@ from tasks.steps.progress import CohortState, association_key, predictions_key, 
 from tasks.steps.report import local_report, report_key, write_report
 from tasks.steps.train import plan_training
 
-STAGES = ("preprocess", "train", "validate", "explain", "associate", "report")
+STAGES = ("preprocess", "train", "validate", "decide", "explain", "associate", "report")
 
 
 @flow(name="study", validate_parameters=False)
@@ -44,25 +45,32 @@ def run_study(
         What each stage did, and the report's path.
     """
     check_networks(open_workspace(study_path))
-    console.rule("1 of 6  preprocess")
+    _rule("preprocess")
     prepared = preprocess(study_path, rehash, retry_excluded, indexed)
-    console.rule("2 of 6  train")
+    _rule("train")
     registered = train(study_path)
-    console.rule("3 of 6  validate")
+    _rule("validate")
     validate(study_path)
-    console.rule("4 of 6  explain")
+    _rule("decide")
+    decided = decide(study_path)
+    _rule("explain")
     explained = explain(study_path)
-    console.rule("5 of 6  associate")
+    _rule("associate")
     fitted_now = associate(study_path)
-    console.rule("6 of 6  report")
+    _rule("report")
     path = report(study_path)
     return {
         "preprocess": prepared,
         "model": registered,
+        "decided": {arm: decision["kind"] for arm, decision in decided.items()},
         "explained": explained["made"],
         "associated": fitted_now,
         "report": str(path),
     }
+
+
+def _rule(stage: str) -> None:
+    console.rule(f"{STAGES.index(stage) + 1} of {len(STAGES)}  {stage}")
 
 
 @flow(name="report", validate_parameters=False)
@@ -107,7 +115,8 @@ def _stages_left_of_model(workspace: Workspace, states: list[CohortState]) -> li
     study, store = workspace.study, workspace.store
     plan = plan_training(study, store, states)
     if workspace.fit_record(plan.key) is None or workspace.registration(plan.key) is None:
-        return ["train", "validate", *(["explain"] if study.explanation.methods else []), "associate", "report"]
+        explain_too = ["explain"] if study.explanation.methods else []
+        return ["train", "validate", "decide", *explain_too, "associate", "report"]
     scored = scored_states(states)
     left = []
     needed = [layout.predictions(predictions_key(plan.key, state)) for state in scored]
@@ -115,6 +124,9 @@ def _stages_left_of_model(workspace: Workspace, states: list[CohortState]) -> li
         needed.append(layout.validation(validation_key(study, plan.key, scored)))
     if not all(map(store.exists, needed)):
         left.append("validate")
+    model = fitted(workspace, states)
+    if model.chain.untold or is_undecided(model, model.chain):
+        left.append("decide")
     if methods_left(study, store, plan.key, states):
         left.append("explain")
     fits = [association_key(plan.key, spec, cohorts_of(spec, scored)) for spec in study.associations]

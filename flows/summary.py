@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from rich.table import Table
 
+from flows.decide import decision_lines
 from flows.progress_bars import progress_bars
 from flows.status import add_row, as_rows, cohort_json, flow_table, out
 from flows.validate import fitted_models
@@ -32,8 +33,9 @@ def print_summary(workspace: Workspace, as_json: bool) -> float:
     if as_json:
         body = {
             "cohorts": [cohort_json(state) for state in states],
-            "model": models[0].registered,
-            "models": {model.study.arm: model.registered for model in models},
+            "model": _registered(models[0]),
+            "models": {model.study.arm: _registered(model) for model in models},
+            "decisions": {model.study.arm: model.decision for model in models},
             "metrics": as_rows(metrics),
             "associations": as_rows(associations),
             "report": str(report),
@@ -45,8 +47,14 @@ def print_summary(workspace: Workspace, as_json: bool) -> float:
         out.print(_metrics_table(metrics, workspace.study.target.unit))
         if not associations.empty:
             out.print(_association_table(associations))
-        _print_places(workspace, [model.registered for model in models], report)
+        for model in models:
+            out.print("\n".join(decision_lines(model.decision)) if model.decision else "", soft_wrap=True)
+        _print_places(workspace, [_registered(model) for model in models], report)
     return excluded_share(states)
+
+
+def _registered(model: FittedModel) -> dict[str, Any]:
+    return {**model.registered, "aliases": list(model.aliases)}
 
 
 def _metrics_of(store: Store, model: FittedModel) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from flows.progress_bars import counter, progress_bars
 from flows.train import refuse_missing
 from flows.workspace import NotReady, Workspace, open_workspace
 from infra import layout
+from infra.decisions import read_chain
 from tasks.steps.progress import CohortState, FittedModel, validation_key
 from tasks.steps.train import plan_training
 from tasks.steps.validate import log_validation, score_cohorts, validate_model
@@ -35,7 +36,8 @@ def fitted(workspace: Workspace, states: list[CohortState]) -> FittedModel:
         raise NotReady(
             "the study's model is not trained on these scans yet; run `padflow train` or `padflow run` first"
         )
-    return FittedModel(workspace.study, states, record, registered)
+    chain = read_chain(workspace.store, workspace.settings, workspace.study.registered_model)
+    return FittedModel(workspace.study, states, record, registered, chain)
 
 
 def scored_states(states: list[CohortState]) -> list[CohortState]:

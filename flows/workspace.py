@@ -59,7 +59,7 @@ class Workspace:
         for spec in self.study.cohorts:
             root = resolve_root(spec.root, self.settings.data)
             indexed.append(index_cohort(self.store, spec.name, root, rehash, counter(progress, f"index {spec.name}")))
-        states = self._states(indexed)
+        states = self.states_of(indexed)
         self._check_columns(states)
         return states
 
@@ -70,14 +70,15 @@ class Workspace:
             own = replace(self, study=arm)
             view = (own.recipe_key, arm.target)
             if view not in known:
-                known[view] = own._states([state.indexed for state in states])
+                known[view] = own.states_of([state.indexed for state in states])
             yield own, known[view]
 
     def by_recipe(self, states: list[CohortState]) -> list[tuple[Workspace, list[CohortState]]]:
         """Likewise, but once for each way to prepare scans."""
         return list({own.recipe_key: (own, view) for own, view in self.by_model(states)}.values())
 
-    def _states(self, indexed: list[IndexedCohort]) -> list[CohortState]:
+    def states_of(self, indexed: list[IndexedCohort]) -> list[CohortState]:
+        """Where given cohorts stand, as the study's recipe sees them."""
         finished = finished_scans(self.store, self.recipe_key)
         return [
             cohort_state(self.store, spec, cohort, self.study, finished)
@@ -120,7 +121,7 @@ class Workspace:
                     f"run `padflow preprocess` or `padflow run` on the study first, with the same --store and --data"
                 )
             indexed.append(cohort)
-        return self._states(indexed)
+        return self.states_of(indexed)
 
     def fit_record(self, fit_key: str) -> dict[str, Any] | None:
         """What was fitted under a key, or None."""

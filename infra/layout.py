@@ -84,6 +84,21 @@ def registration(fit_key: str, *registry: str) -> str:
     return f"{fit_folder(fit_key)}/registered-{digest(registry)[:8]}.json"
 
 
+def decisions(model: str, registry_digest: str) -> str:
+    """Decisions on one model in one registry."""
+    return f"decisions/{model}-{registry_digest[:8]}"
+
+
+def decision(folder: str, number: int) -> str:
+    """One decision; never written twice."""
+    return f"{folder}/{number:06d}.json"
+
+
+def decision_told(folder: str, number: int) -> str:
+    """That the registry shows a decision."""
+    return f"{folder}/{number:06d}.told"
+
+
 def predictions(key: str) -> str:
     """One cohort's predictions by one model."""
     return f"predictions/{key[:KEY_LENGTH]}.parquet"

@@ -1,4 +1,4 @@
-"""The model registry: a fitted ensemble becomes a version with an alias, with everything that it needs to predict."""
+"""The model registry: a fitted ensemble becomes a version, with everything that it needs to predict."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from mlflow.models import ModelSignature
 from mlflow.types.schema import ColSpec, Schema
 
 from infra.layout import library_versions
+from infra.promotion import name_challenger
 from tasks.records import AgeBias, Contrast, NetworkSpec, Recipe, TargetSpec
 from tasks.science.imaging.grid import grid_shape
 
@@ -82,7 +83,6 @@ class RegisteredVersion:
     name: str
     version: str
     run_id: str
-    aliases: tuple[str, ...]
 
     @property
     def uri(self) -> str:
@@ -98,7 +98,7 @@ def register(
     weights: list[bytes],
     templates: dict[str, bytes],
 ) -> RegisteredVersion:
-    """Log the model once and register it as `challenger`, and as `champion` where there is none yet.
+    """Log the model once and register it as `challenger`; whether it becomes `champion` is decided after validation.
 
     Args:
         client: Of the tracking server and the registry.
@@ -130,8 +130,8 @@ def register(
                 metadata=_input_contract(contract),
             )
     version = mlflow.register_model(logged.model_uri, name, tags={"padflow.fit_key": contract.fit_key})
-    aliases = _set_aliases(client, name, str(version.version))
-    return RegisteredVersion(name, str(version.version), run_id, aliases)
+    name_challenger(client, name, str(version.version))
+    return RegisteredVersion(name, str(version.version), run_id)
 
 
 def _input_contract(contract: Contract) -> dict[str, Any]:
@@ -150,21 +150,12 @@ def _input_contract(contract: Contract) -> dict[str, Any]:
     }
 
 
-def _set_aliases(client: MlflowClient, name: str, version: str) -> tuple[str, ...]:
-    client.set_registered_model_alias(name, "challenger", version)
-    held = client.get_registered_model(name).aliases.get("champion")
-    champion = None if held is None else str(held)
-    if champion is None:
-        client.set_registered_model_alias(name, "champion", version)
-    return ("challenger", "champion") if champion in (None, version) else ("challenger",)
-
-
 def registered_before(client: MlflowClient, name: str, fit_key: str) -> RegisteredVersion | None:
     """The version that a killed run has registered already, so that a fit is logged once."""
     for version in client.search_model_versions(f"name = '{name}'"):
         if version.tags.get("padflow.fit_key") == fit_key and version.run_id:
-            aliases = _set_aliases(client, name, str(version.version))
-            return RegisteredVersion(name, str(version.version), str(version.run_id), aliases)
+            name_challenger(client, name, str(version.version))
+            return RegisteredVersion(name, str(version.version), str(version.run_id))
     return None
 
 

@@ -19,6 +19,7 @@ from tasks.records import (
     digest,
 )
 from tasks.science.cohort.outliers import Limit
+from tasks.science.statistics.gate_spec import PromotionSpec
 
 AGE_BAND = "age_band"
 """What `validation.groups` calls bands of age, which no table has as a column."""
@@ -148,6 +149,7 @@ class Study:
         arm: Name of this model among those that its study compares; "" where there is one alone.
         models: The models that the study compares, each a whole study of its own; the first is the primary one.
         validation: Bootstrap of the external metrics.
+        promotion: Gates between a new model and the champion.
         quality: Which prepared scans are good enough.
         associations: Declared models of brain-PAD.
         explanation: Maps of where the model reads age.
@@ -170,6 +172,7 @@ class Study:
     arm: str = ""
     models: tuple[Study, ...] = ()
     validation: ValidationSpec = field(default_factory=ValidationSpec)
+    promotion: PromotionSpec = field(default_factory=PromotionSpec)
     quality: QualitySpec = field(default_factory=QualitySpec)
     associations: tuple[AssociationSpec, ...] = ()
     explanation: ExplanationSpec = field(default_factory=ExplanationSpec)

@@ -11,6 +11,7 @@ from tasks.records import CHANNELS_OF, RatioCalibration, Recipe
 from tasks.science.cohort.outliers import unknown_figures
 from tasks.science.imaging.grid import RESOLUTION_LIMITS_MM
 from tasks.science.statistics.declaration import check_spec
+from tasks.science.statistics.gate_spec import spec_problems
 
 SAFE_SPACE = re.compile(r"[A-Za-z0-9]{1,64}")
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -53,6 +54,7 @@ def check_consistency(study: Study, source: str) -> None:
         trained = {c.name for c in study.cohorts_of("train")} & set(spec.cohorts)
         problems += [f"association {spec.name!r} uses {n!r}, which the model was trained on" for n in trained]
     problems += _explanation_problems(study.explanation, names)
+    problems += spec_problems(study.promotion)
     problems += [f"quality.limits: {problem}" for problem in unknown_figures(study.quality.limits)]
     for name, limit in study.quality.limits.items():
         if limit.min is None and limit.max is None:

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from infra.study import Study
 from infra.study_checks import SAFE_NAME, check_consistency
 from tasks.science.statistics.declaration import expanded
+from tasks.science.statistics.gate_spec import for_months
 
 # Half of what a network for thick slices learns from stays sharp, since its scans' thickness is not known beforehand.
 CLINICAL_SLICE_SIMULATION = 0.5
@@ -158,6 +159,8 @@ def _parse_model(content: dict[str, Any], source: str) -> Study:
         study = replace(study, associations=expanded(study.associations))
     except ValueError as error:
         raise ValueError(f"{source}:\n  {error}") from error
+    if study.target.unit == "months":
+        study = replace(study, promotion=for_months(study.promotion, set(content.get("promotion", {}))))
     check_consistency(study, source)
     inputs = study.network.inputs or study.recipe.channel_names
     return replace(study, network=replace(study.network, inputs=inputs, input_channels=len(inputs)))

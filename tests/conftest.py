@@ -9,10 +9,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.tiny_study import STUDY
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from infra.settings import Settings
 
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -47,6 +53,22 @@ def study_file(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.toml"
     path.write_text(STUDY)
     return path
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, MlflowClient, str]]:
+    """An embedded MLflow registry: the settings that name it, its client, and a run for versions to name."""
+    import mlflow
+
+    from infra import tracking
+    from infra.settings import load_settings
+
+    settings = load_settings(tmp_path_factory.mktemp("registry"))
+    client = tracking.connect(settings)
+    run_id = tracking.start_run(client, tracking.experiment_id(client, settings, "registry"), "registry", {})
+    yield settings, client, run_id
+    mlflow.set_tracking_uri(None)
+    mlflow.set_registry_uri(None)
 
 
 @pytest.fixture(scope="session")

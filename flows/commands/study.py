@@ -103,7 +103,7 @@ def train(
         from flows.train import train as flow
 
         result = run_flow(flow, study_path(study, profile))
-    lines = [f"registered {model['uri']}, aliases {', '.join(model['aliases'])}" for model in result.values()]
+    lines = [f"registered {model['uri']} as challenger" for model in result.values()]
     tell(as_json, result, lambda: typer.echo("\n".join(lines)))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from infra import layout
+from infra.decisions import Chain
 from infra.settings import Settings
 from infra.storage import Store
 from infra.study import CohortSpec, Study
@@ -68,12 +69,14 @@ class FittedModel:
         states: Every cohort.
         record: What was fitted.
         registered: Name, version, address and run in the registry.
+        chain: Every decision on the models of this name.
     """
 
     study: Study
     states: list[CohortState] = field(repr=False)
     record: dict[str, Any] = field(repr=False)
     registered: dict[str, Any] = field(repr=False)
+    chain: Chain = field(default=Chain("", ""), repr=False)
 
     @property
     def fit_key(self) -> str:
@@ -84,6 +87,16 @@ class FittedModel:
     def scored(self) -> list[CohortState]:
         """The cohorts that the model has never seen."""
         return [state for state in self.states if state.spec.role != "train"]
+
+    @property
+    def decision(self) -> dict[str, Any] | None:
+        """The last decision by gates on this version, if there is one."""
+        return self.chain.about(str(self.registered["version"]))
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """What the version is by decision."""
+        return ("challenger", "champion") if self.chain.champion == str(self.registered["version"]) else ("challenger",)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ PREDICTION_COLUMNS = ("predicted_age_years", "brain_pad_years", "corrected_brain
 
 def report_key(study: Study, models: list[FittedModel]) -> str:
     """Names the report of one state of a study: whatever it shows is part of the name."""
-    return digest(["report", 5, study.digest(), [_model_key(model) for model in models]])
+    return digest(["report", 6, study.digest(), [_model_key(model) for model in models]])
 
 
 def _model_key(model: FittedModel) -> list[Any]:
@@ -58,7 +58,8 @@ def _model_key(model: FittedModel) -> list[Any]:
         for spec in study.associations
     ]
     registered = [model.registered["uri"], model.registered["run_id"]]
-    return [model.fit_key, registered, parts, validation_key(study, model.fit_key, scored), specs]
+    decided = model.decision["mark"] if model.decision else ""
+    return [model.fit_key, registered, parts, validation_key(study, model.fit_key, scored), specs, decided]
 
 
 @task(task_run_name="report", cache_policy=NO_CACHE)
@@ -126,6 +127,7 @@ def gather(study_text: str, store: Store, models: list[FittedModel]) -> ReportCo
         coverage=coverage_of(store, primary),
         comparison=gather_comparison(store, models),
         unit=study.target.unit,
+        decision=primary.decision,
     )
 
 

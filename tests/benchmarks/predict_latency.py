@@ -43,7 +43,7 @@ def rows() -> list[Row]:
 
 
 def _seconds(scans: list[Path], environment: dict[str, str]) -> float:
-    command = [sys.executable, "-m", "flows.cli", "predict", f"models:/{MODEL}@champion", *map(str, scans), "--json"]
+    command = [sys.executable, "-m", "flows.cli", "predict", f"models:/{MODEL}@challenger", *map(str, scans), "--json"]
     start = time.perf_counter()
     printed = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout
     took_s = time.perf_counter() - start

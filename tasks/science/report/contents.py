@@ -107,6 +107,7 @@ class ReportContents:
         comparison: The models that the study compares; None where it has one, without folds or subjects apart.
         unit: In which the page shows ages and errors; the tables here are in years. Associations stay in the units
             that their formulas name.
+        decision: Whether the model became the champion, gate by gate; None where nothing is decided yet.
     """
 
     study_name: str
@@ -130,6 +131,7 @@ class ReportContents:
     coverage: pd.DataFrame = field(default_factory=pd.DataFrame)
     comparison: ArmComparison | None = None
     unit: Unit = "years"
+    decision: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name in COLUMNS:

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from .comparison_section import comparison_section
 from .contents import COLUMNS, CORRECTED, MODEL, RAW, ReportContents, cohorts_of_role, is_ok
+from .decision_section import decision_sentence, decision_table
 from .disease_figures import association_forest, brain_pad_by_group
 from .explanation_tables import METHOD_NAMES, explanation_caption, region_tables
 from .figures import Drawing, error_against_baselines, predicted_against_age, training_curves
@@ -89,7 +90,7 @@ def render_report(contents: ReportContents) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    parts = (_flow, _quality, _training, _validation, _explanations, _disease, _comparison, _provenance)
+    parts = (_flow, _quality, _training, _validation, _decision, _explanations, _disease, _comparison, _provenance)
     shown = {name: value for part in parts for name, value in part(contents).items()}
     style = Markup((HERE / "style.css").read_text(encoding="utf-8"))  # noqa: S704 (the package's own file)
     answers = answer_questions(contents)
@@ -161,6 +162,11 @@ def _validation(contents: ReportContents) -> dict[str, Any]:
             everything_in_unit(contents.predictions, contents.unit), "All predictions", "predictions"
         ),
     }
+
+
+def _decision(contents: ReportContents) -> dict[str, Any]:
+    made = contents.decision
+    return {"decision": {"sentence": decision_sentence(made), "table": decision_table(made)} if made else None}
 
 
 def _cohorts_with_numbers(contents: ReportContents) -> list[str]:

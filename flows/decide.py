@@ -1,0 +1,176 @@
+"""Decide whether a model becomes the champion, and record it: the gates of the study, on people that it never saw."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+
+from flows.preprocess import prepare_missing
+from flows.progress_bars import console, counter, progress_bars
+from flows.validate import fitted
+from flows.workspace import Workspace, open_workspace
+from infra import tracking
+from infra.decisions import Chain, read_chain
+from tasks.steps.decide import (
+    Scored,
+    Version,
+    Weighed,
+    evidence_key,
+    opened_chain,
+    plain,
+    record_decision,
+    version_in_registry,
+    version_of,
+    weigh,
+)
+from tasks.steps.progress import CohortState, FittedModel
+from tasks.steps.validate import score_cohorts
+
+
+@flow(name="decide", validate_parameters=False)
+def decide(study_path: str) -> dict[str, dict[str, Any]]:
+    """Decide on every model of a study that nobody has decided on with this evidence.
+
+    Returns:
+        The decision on each model, by the model's name; "" where the study has one alone.
+    """
+    workspace = open_workspace(study_path)
+    decided = {}
+    for arm, states in workspace.by_model(workspace.stored_states()):
+        model = fitted(arm, states)
+        client = tracking.connect(arm.settings)
+        chain, problems = opened_chain(client, arm.store, arm.settings, arm.study.registered_model)
+        _say(problems)
+        if is_undecided(model, chain):
+            decided[arm.study.arm] = _decide(arm, model, client, chain, asked=False)
+        else:
+            decided[arm.study.arm] = chain.about(str(model.registered["version"])) or chain.decisions[-1]
+    return decided
+
+
+def is_undecided(model: FittedModel, chain: Chain) -> bool:
+    """Whether the gates have still to be asked: not of the champion, nor of a version that was rolled back from."""
+    version = str(model.registered["version"])
+    key = evidence_key(model.study, model.fit_key, model.scored)
+    return version != chain.champion and version not in chain.withdrawn and chain.about(version, key) is None
+
+
+@flow(name="promote", validate_parameters=False)
+def promote(study_path: str, version: str | None = None, dry_run: bool = False) -> dict[str, Any]:
+    """Ask the gates of a study's primary model again, against the champion of now.
+
+    Args:
+        study_path: The study file.
+        version: Another version of the registered model than the one that the study's newest fit is.
+        dry_run: Record nothing.
+
+    Returns:
+        The decision; in a dry run what it would be.
+
+    Raises:
+        ValueError: The version is the champion already, or there is none of that number.
+    """
+    workspace = open_workspace(study_path)
+    arm, states = next(workspace.by_model(workspace.stored_states()))
+    name = arm.study.registered_model
+    client = tracking.connect(arm.settings)
+    if dry_run:
+        chain = read_chain(arm.store, arm.settings, name)
+    else:
+        chain, problems = opened_chain(client, arm.store, arm.settings, name)
+        _say(problems)
+    wanted = version or str(fitted(arm, states).registered["version"])
+    if wanted == chain.champion:
+        raise ValueError(f"{name}: version {wanted} is the champion already; give --version, or train another model")
+    challenger = (
+        version_in_registry(client, name, version, chain.facts_of(version))
+        if version
+        else version_of(fitted(arm, states))
+    )
+    weighed = _weigh(arm, states, challenger, client, chain)
+    key = evidence_key(arm.study, challenger.fit_key, [state for state in states if state.spec.role != "train"])
+    if dry_run:
+        return _unrecorded(arm, weighed, chain)
+    return _record(arm, weighed, client, chain, key, asked=True)
+
+
+def _decide(workspace: Workspace, model: FittedModel, client: Any, chain: Chain, asked: bool) -> dict[str, Any]:
+    weighed = _weigh(workspace, model.states, version_of(model), client, chain)
+    key = evidence_key(model.study, model.fit_key, model.scored)
+    return _record(workspace, weighed, client, chain, key, asked)
+
+
+def _weigh(workspace: Workspace, states: list[CohortState], challenger: Version, client: Any, chain: Chain) -> Weighed:
+    name = workspace.study.registered_model
+    champion = chain.champion
+    other = None
+    if champion is not None:
+        facts = chain.facts_of(champion)
+        other = _scored(workspace, states, version_in_registry(client, name, champion, facts))
+    return weigh(workspace.study, workspace.store, _scored(workspace, states, challenger), other)
+
+
+def _scored(workspace: Workspace, states: list[CohortState], version: Version) -> Scored:
+    """Have every prediction of a version in the store, of scans that are prepared as it takes them."""
+    if version.recipe_key != states[0].recipe_key:
+        workspace = replace(workspace, study=replace(workspace.study, recipe=version.recipe))
+        states = workspace.states_of([state.indexed for state in states])
+        if any(state.missing for state in states):
+            with progress_bars() as progress:
+                prepare_missing(workspace, states, progress)
+            states = workspace.states_of([state.indexed for state in states])
+    others = [state for state in states if state.spec.role != "train"]
+    with progress_bars() as progress:
+        bar = counter(progress, f"predict by version {version.version}")
+        score_cohorts(workspace.settings, workspace.store, version.fit_key, {"uri": version.uri}, others, bar)
+    return Scored(version, states)
+
+
+def _record(workspace: Workspace, weighed: Weighed, client: Any, chain: Chain, key: str, asked: bool) -> dict[str, Any]:
+    study, settings, store = workspace.study, workspace.settings, workspace.store
+    decision = record_decision(study, settings, store, client, chain, weighed, key, asked)
+    show_decision(decision)
+    return decision
+
+
+def _unrecorded(workspace: Workspace, weighed: Weighed, chain: Chain) -> dict[str, Any]:
+    raised = weighed.kind in ("first", "promoted")
+    return {
+        "model": workspace.study.registered_model,
+        "kind": weighed.kind,
+        "champion_before": chain.champion,
+        "champion_after": weighed.version.version if raised else chain.champion,
+        "candidate": weighed.version.facts(),
+        "reason": weighed.reason,
+        "gates": [plain(asdict(verdict)) for verdict in weighed.verdicts],
+        "left_out_subjects": weighed.left_out,
+    }
+
+
+def show_decision(decision: dict[str, Any]) -> None:
+    """Show the gates beside the flow run, for who looks at Prefect."""
+    rows = [{name: gate[name] for name in ("gate", "outcome", "sentence")} for gate in decision["gates"]]
+    slug = "".join(c if c.isalnum() else "-" for c in decision["model"].lower())
+    said = f"{decision['model']} version {decision['candidate']['version']}: {decision['kind']}. {decision['reason']}"
+    create_table_artifact(table=rows, key=f"decision-{slug}", description=said)
+
+
+def decision_lines(decision: dict[str, Any]) -> list[str]:
+    """A decision for a terminal: what was decided, then each gate."""
+    version = (decision.get("candidate") or {}).get("version") or decision["champion_after"]
+    number = f" (decision {decision['number']})" if "number" in decision else ""
+    champion = decision["champion_after"] or "none"
+    lines = [f"{decision['model']} version {version}: {decision['kind']}{number}; the champion is version {champion}"]
+    marks = {"passed": "passed", "failed": "FAILED", "not judged": "not judged"}
+    lines += [f"  {marks[gate['outcome']]:<10}  {gate['gate']:<8}  {gate['sentence']}" for gate in decision["gates"]]
+    left_out = decision.get("left_out_subjects") or {}
+    lines += [f"  left out: {count} subjects, {why}" for why, count in left_out.items()]
+    return [*lines, f"  {decision['reason']}"]
+
+
+def _say(problems: list[str]) -> None:
+    for problem in problems:
+        console.print(problem, style="yellow", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,139 @@
+"""What the registry shows of the decisions on a model: its aliases, a version's tags, and each record with its run."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from infra import layout
+from infra.decisions import Chain, Draft, append, mark_told, read_chain
+from infra.settings import Settings
+from infra.storage import Store
+
+CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous-champion"
+TRIES = 5
+PAUSE_S = 0.2
+FIGURES = ("estimate", "ci_low", "ci_high", "bound_low", "bound_high", "n_subjects")
+
+
+def name_challenger(client: MlflowClient, model: str, version: str) -> None:
+    """Let consumers find the newest version by `challenger`; who is champion is decided by gates, later."""
+    client.set_registered_model_alias(model, CHALLENGER, version)
+
+
+def champion_by_alias(client: MlflowClient, model: str) -> str | None:
+    """The version that the registry itself calls champion."""
+    return _aliases(client, model).get(CHAMPION)
+
+
+def adopt(client: MlflowClient, store: Store, chain: Chain, decided_at: str) -> Chain:
+    """Begin a chain with the champion that somebody has named before there were decisions."""
+    champion = None if chain.decisions else champion_by_alias(client, chain.model)
+    if champion is None:
+        return chain
+    reason = f"version {champion} was the champion before decisions were kept"
+    return append(store, chain, Draft("adopted", champion, reason), decided_at)
+
+
+def follow(client: MlflowClient, store: Store, settings: Settings, model: str) -> tuple[Chain, list[str]]:
+    """Have the registry show what was decided: what a killed command, or a hand, left otherwise is set right.
+
+    Returns:
+        The chain, and what was found wrong, a sentence each.
+    """
+    found: list[str] = []
+    while True:
+        chain = read_chain(store, settings, model)
+        if not chain.decisions:
+            return chain, found
+        found += _show(client, store, chain)
+        # Who sets an alias late looks at the chain once more, so that the last one to set it sets the newest.
+        if read_chain(store, settings, model).head == chain.head:
+            mark_told(store, chain)
+            return chain, found
+
+
+def _show(client: MlflowClient, store: Store, chain: Chain) -> list[str]:
+    problems = []
+    held = _aliases(client, chain.model)
+    for alias, version in ((PREVIOUS, chain.previous), (CHAMPION, chain.champion)):
+        if held.get(alias) == version:
+            continue
+        if version is None:
+            _patiently(client.delete_registered_model_alias, chain.model, alias)
+            continue
+        try:
+            _patiently(client.set_registered_model_alias, chain.model, alias, version)
+        except MlflowException as error:
+            if not _absent(error):
+                raise
+            problems.append(
+                f"{chain.model}: version {version} is the {alias} by decision, and is no longer in the registry; "
+                f"`padflow rollback {chain.model}` returns to the one before"
+            )
+            continue
+        if held.get(alias) and not chain.untold:
+            problems.append(
+                f"{chain.model}: alias {alias} was version {held[alias]}, by decision it is {version}: set back"
+            )
+    for number in chain.untold:
+        _tell(client, store, chain, chain.decisions[number - 1])
+    return problems
+
+
+def _patiently(action: Callable[..., None], *arguments: str) -> None:
+    for left in reversed(range(TRIES)):
+        try:
+            action(*arguments)
+            return
+        except MlflowException as error:
+            # Of two that set an alias or a tag for the first time at the same moment MLflow lets one fail.
+            if _absent(error) or not left:
+                raise
+            time.sleep(PAUSE_S)
+
+
+def _tell(client: MlflowClient, store: Store, chain: Chain, decision: dict[str, Any]) -> None:
+    candidate = decision.get("candidate")
+    if not candidate:
+        return
+    try:
+        for name, value in decision_tags(decision).items():
+            _patiently(client.set_model_version_tag, chain.model, candidate["version"], name, value)
+        text = store.read(layout.decision(chain.folder, decision["number"])).decode()
+        client.log_text(candidate["run_id"], text, f"decisions/{decision['number']:06d}.json")
+    except MlflowException as error:
+        # A version that was deleted since takes its tags along; the record stays in the store.
+        if not _absent(error):
+            raise
+
+
+def decision_tags(decision: dict[str, Any]) -> dict[str, str]:
+    """A decision as tags of the version that it was made on: gates in words, figures for a script."""
+    said = f"{decision['kind']} (decision {decision['number']}, {decision['decided_at']})"
+    tags = {"padflow.decision": said, "padflow.decision_reason": decision["reason"]}
+    if decision["champion_before"]:
+        tags["padflow.champion_before"] = decision["champion_before"]
+    for gate in decision["gates"]:
+        tags[f"padflow.gate.{gate['gate']}"] = f"{gate['outcome']}: {gate['sentence']}"
+        figures = {name: gate[name] for name in FIGURES if gate[name] is not None}
+        tags[f"padflow.figures.{gate['gate']}"] = json.dumps(figures)
+    return tags
+
+
+def _aliases(client: MlflowClient, model: str) -> dict[str, str]:
+    try:
+        return {str(name): str(version) for name, version in client.get_registered_model(model).aliases.items()}
+    except MlflowException as error:
+        if not _absent(error):
+            raise
+        return {}
+
+
+def _absent(error: MlflowException) -> bool:
+    return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")

@@ -1,0 +1,235 @@
+"""One linear chain of decisions, whoever races, dies or meddles; the registry's aliases follow it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from infra import layout
+from infra.decisions import ChampionChanged, Draft, append, chain_folder, read_chain
+from infra.promotion import adopt, champion_by_alias, decision_tags, follow
+from infra.settings import Settings, load_settings
+from infra.storage import Store
+from tasks.steps.decide import opened_chain, roll_back
+
+from .test_s3 import CREDENTIALS
+
+MODEL = "brain-age-race"
+TIME = "2026-01-01T00:00:00+00:00"
+RACES = 20
+
+
+def with_versions(client: MlflowClient, model: str, run_id: str, count: int) -> str:
+    client.create_registered_model(model)
+    for _ in range(count):
+        client.create_model_version(model, f"runs:/{run_id}/model", run_id)
+    return model
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"), tmp_path / "cache")
+
+
+def decide(store: Store, settings: Settings, model: str, kind: str, version: str, run_id: str = "none") -> None:
+    candidate = {"version": version, "run_id": run_id}
+    chain = read_chain(store, settings, model)
+    after = chain.champion if kind == "refused" else version
+    append(store, chain, Draft(kind, after, "since it is", candidate), TIME)  # type: ignore[arg-type]
+
+
+def race(environment: dict[str, str], mode: str, versions: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Let two processes decide at the same moment, again and again; gives what each said."""
+    command = [sys.executable, "-m", "tests.infra.race_for_champion", MODEL, mode]
+    environment = {**os.environ, **environment}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+    racers = [subprocess.Popen(command, env=environment, **pipes) for _ in range(2)]  # type: ignore[call-overload]
+    said = []
+    try:
+        for pair in versions:
+            for racer, version in zip(racers, pair, strict=True):
+                print(version, file=racer.stdin)
+            assert [racer.stdout.readline().strip() for racer in racers] == ["ready", "ready"]
+            for racer in racers:
+                print("go", file=racer.stdin)
+            said.append(tuple(racer.stdout.readline().strip() for racer in racers))
+    finally:
+        for racer in racers:
+            racer.communicate(timeout=60)
+    return said
+
+
+def check_races(said: list[tuple[str, str]], chain_versions: list[str], versions: list[tuple[str, str]]) -> None:
+    assert len(said) == len(chain_versions) == len(versions)
+    for pair, answers, winner in zip(versions, said, chain_versions, strict=True):
+        assert sorted(answer[:4] for answer in answers) == ["lost", "won"]
+        assert pair[answers.index("won")] == winner
+        loser = next(answer for answer in answers if answer != "won")
+        assert f"the champion of {MODEL} changed from version" in loser
+        assert "run it again" in loser
+
+
+def test_two_processes_that_race_leave_one_line_and_aliases_that_follow_it(
+    registry: tuple[Settings, MlflowClient, str], tmp_path: Path
+) -> None:
+    settings, client, run_id = registry
+    with_versions(client, MODEL, run_id, 2 * RACES)
+    versions = [(str(2 * n + 1), str(2 * n + 2)) for n in range(RACES)]
+    environment = {"PADFLOW_HOME": str(settings.home), "PADFLOW_STORE": str(tmp_path / "store")}
+    said = race(environment, "registry", versions)
+    store = Store(str(tmp_path / "store"), tmp_path / "cache")
+    chain = read_chain(store, settings, MODEL)
+    check_races(said, [decision["champion_after"] for decision in chain.decisions], versions)
+    assert [decision["number"] for decision in chain.decisions] == list(range(1, RACES + 1))
+    assert chain.untold == ()
+    aliases = {name: str(held) for name, held in client.get_registered_model(MODEL).aliases.items()}
+    assert (aliases["champion"], aliases["previous-champion"]) == (chain.champion, chain.previous)
+
+
+def test_they_race_alike_on_s3(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {**CREDENTIALS, "AWS_ENDPOINT_URL": s3_server, "PADFLOW_STORE": "s3://decisions/store"}
+    environment |= {"PADFLOW_HOME": str(tmp_path)}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    store = Store(settings.store, settings.cache)
+    import s3fs
+
+    s3fs.S3FileSystem(client_kwargs={"endpoint_url": s3_server}).mkdir("decisions")
+    versions = [(str(2 * n + 1), str(2 * n + 2)) for n in range(10)]
+    said = race(environment, "chain", versions)
+    chain = read_chain(store, settings, MODEL)
+    check_races(said, [decision["champion_after"] for decision in chain.decisions], versions)
+
+
+def test_a_command_killed_between_record_and_alias_is_made_good_by_the_next(
+    registry: tuple[Settings, MlflowClient, str], tmp_path: Path
+) -> None:
+    settings, client, run_id = registry
+    model = with_versions(client, "killed", run_id, 2)
+    store = Store(str(tmp_path / "store"), tmp_path / "cache")
+    decide(store, settings, model, "first", "1", run_id)
+    follow(client, store, settings, model)
+    code = (
+        "import os, signal\n"
+        "from infra.settings import load_settings\n"
+        "from infra.storage import Store\n"
+        "from infra.decisions import Draft, append, read_chain\n"
+        "settings = load_settings()\n"
+        "store = Store(settings.store, settings.cache)\n"
+        f"draft = Draft('promoted', '2', 'better', {{'version': '2', 'run_id': {run_id!r}}})\n"
+        f"append(store, read_chain(store, settings, {model!r}), draft, {TIME!r})\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = {**os.environ, "PADFLOW_HOME": str(settings.home), "PADFLOW_STORE": str(tmp_path / "store")}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == -9
+    assert champion_by_alias(client, model) == "1"
+    assert read_chain(store, settings, model).untold == (2,)
+    opened_chain(client, store, settings, model)
+    assert champion_by_alias(client, model) == "2"
+    assert read_chain(store, settings, model).untold == ()
+    assert client.get_model_version(model, "2").tags["padflow.decision"].startswith("promoted (decision 2")
+    paths = [item.path for item in client.list_artifacts(run_id, "decisions")]
+    assert "decisions/000002.json" in paths
+
+
+def test_rolling_back_goes_further_each_time_and_passes_over_what_is_gone(
+    registry: tuple[Settings, MlflowClient, str], store: Store
+) -> None:
+    settings, client, run_id = registry
+    model = with_versions(client, "back", run_id, 4)
+    decide(store, settings, model, "first", "1")
+    for version in ("2", "3", "4"):
+        decide(store, settings, model, "promoted", version)
+    decision, _ = roll_back(client, store, settings, model, "it drifts")
+    assert (decision["champion_before"], decision["champion_after"], decision["reason"]) == ("4", "3", "it drifts")
+    assert champion_by_alias(client, model) == "3"
+    client.delete_model_version(model, "2")
+    decision, _ = roll_back(client, store, settings, model, "")
+    assert decision["champion_after"] == champion_by_alias(client, model) == "1"
+    assert "previous-champion" not in client.get_registered_model(model).aliases
+    with pytest.raises(ValueError, match="nothing to roll back to"):
+        roll_back(client, store, settings, model, "")
+    chain = read_chain(store, settings, model)
+    assert chain.withdrawn == {"3", "4"}
+    decide(store, settings, model, "promoted", "4")
+    assert read_chain(store, settings, model).withdrawn == {"3"}
+
+
+def test_an_alias_that_a_hand_moved_is_set_back_and_said(
+    registry: tuple[Settings, MlflowClient, str], store: Store
+) -> None:
+    settings, client, run_id = registry
+    model = with_versions(client, "hand", run_id, 2)
+    decide(store, settings, model, "first", "1")
+    follow(client, store, settings, model)
+    client.set_registered_model_alias(model, "champion", "2")
+    _, said = follow(client, store, settings, model)
+    assert champion_by_alias(client, model) == "1"
+    assert said == ["hand: alias champion was version 2, by decision it is 1: set back"]
+
+
+def test_a_champion_from_before_there_were_decisions_is_adopted(
+    registry: tuple[Settings, MlflowClient, str], store: Store
+) -> None:
+    settings, client, run_id = registry
+    model = with_versions(client, "older", run_id, 1)
+    client.set_registered_model_alias(model, "champion", "1")
+    chain = adopt(client, store, read_chain(store, settings, model), TIME)
+    assert [decision["kind"] for decision in chain.decisions] == ["adopted"]
+    assert chain.champion == "1"
+    assert adopt(client, store, chain, TIME) is chain
+
+
+def test_a_decision_that_was_altered_or_taken_away_is_found(store: Store, tmp_path: Path) -> None:
+    settings = load_settings(tmp_path)
+    for version in ("1", "2", "3"):
+        decide(store, settings, MODEL, "promoted", version)
+    folder = chain_folder(settings, MODEL)
+    key = layout.decision(folder, 2)
+    content = store.read(key)
+    store.write_json(key, {**json.loads(content), "champion_after": "7"})
+    with pytest.raises(ValueError, match="changed after it was made"):
+        read_chain(store, settings, MODEL)
+    store.delete(key)
+    with pytest.raises(ValueError, match="decision 2 is absent"):
+        read_chain(store, settings, MODEL)
+
+
+def test_a_refusal_in_between_takes_no_turn_from_anybody(store: Store, tmp_path: Path) -> None:
+    settings = load_settings(tmp_path)
+    decide(store, settings, MODEL, "first", "1")
+    chain = read_chain(store, settings, MODEL)
+    decide(store, settings, MODEL, "refused", "2")
+    after = append(store, chain, Draft("promoted", "3", "better"), TIME)
+    assert [decision["kind"] for decision in after.decisions] == ["first", "refused", "promoted"]
+    assert read_chain(store, settings, MODEL).head == after.head
+    with pytest.raises(ChampionChanged, match="from version 1 to 3"):
+        append(store, chain, Draft("promoted", "2", "late"), TIME)
+
+
+def test_a_renewed_password_names_the_same_registry(tmp_path: Path) -> None:
+    base = load_settings(tmp_path)
+    folders = {
+        chain_folder(replace(base, registry_uri=uri), MODEL)
+        for uri in ("postgresql://user:old@db/mlflow", "postgresql://user:new@db/mlflow")
+    }
+    assert len(folders) == 1
+
+
+def test_tags_say_each_gate_with_its_figures() -> None:
+    gate = {"gate": "mae", "outcome": "failed", "sentence": "too much", "estimate": 1.5, "ci_low": 1.0, "ci_high": 2.0}
+    gate |= {"bound_low": None, "bound_high": 0.5, "n_subjects": 30}
+    tags = decision_tags(
+        {"number": 2, "kind": "refused", "decided_at": TIME, "reason": "r", "champion_before": "1", "gates": [gate]}
+    )
+    assert tags["padflow.gate.mae"] == "failed: too much"
+    assert json.loads(tags["padflow.figures.mae"])["bound_high"] == 0.5
+    assert tags["padflow.champion_before"] == "1"
