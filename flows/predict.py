@@ -10,6 +10,7 @@ import pandas as pd
 
 from flows.progress_bars import counter, progress_bars
 from infra import registry, tracking
+from infra.image_roots import recordable
 from infra.settings import Settings
 from tasks.records import Contrast
 
@@ -24,17 +25,21 @@ def predict_images(settings: Settings, model_uri: str, images: Sequence[str], ag
         age_years: Chronological age of the subject, where all images are of one subject; gives brain-PAD too.
 
     Returns:
-        One row per image: predicted age, spread, brain-PAD, `status` and `reason`.
+        One row per image: predicted age, spread, brain-PAD, `status`, `reason`, quality, and which model said it.
     """
-    tracking.connect(settings)
-    model = registry.load(model_uri)
-    inputs = pd.DataFrame([session_images(image) for image in images]).astype(object)
+    client = tracking.connect(settings)
+    named = [session_images(image) for image in images]
+    # The files that the user names are theirs to read, and nothing beside them.
+    version = registry.exact_version(client, model_uri)
+    model = registry.load(version, recordable(uri for session in named for uri in session.values()))
+    inputs = pd.DataFrame(named).astype(object)
     inputs = inputs.where(inputs.notna(), None)
     if age_years is not None:
         inputs["age_years"] = float(age_years)
     with progress_bars() as progress:
         outputs = registry.predict(model, inputs, counter(progress, "predict")(len(inputs)))
-    return pd.concat([pd.DataFrame({"image": list(images)}), outputs.reset_index(drop=True)], axis=1)
+    told = outputs.reset_index(drop=True).assign(model_version=version)
+    return pd.concat([pd.DataFrame({"image": list(images)}), told], axis=1)
 
 
 def session_images(image: str) -> dict[str, str]:

@@ -1,102 +1,132 @@
 """The registered model's own code: MLflow runs this file where the model is loaded, far from padflow.
 
-It is logged as a file, never pickled. It finds the preprocessing and the networks in a package that travels with the
-model under a name made from its content, so that a consumer's own `tasks` or `infra` are left alone.
+It is logged as a file, never pickled. It finds the preprocessing, the networks and the rules of what may be read in a
+package that travels with the model under a name made from its content, so that a consumer's own `tasks` or `infra` are
+left alone.
 """
 
 from __future__ import annotations
 
 import importlib
-import io
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pandas as pd
 import torch
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
-IMAGE_LIMIT_BYTES = 512 * 2**20
-COLUMNS = (
-    "predicted_age_years",
-    "ensemble_spread_years",
-    "corrected_age_years",
-    "brain_pad_years",
-    "corrected_brain_pad_years",
-    "interval_low_years",
-    "interval_high_years",
-    "corrected_interval_low_years",
-    "corrected_interval_high_years",
-    "status",
-    "reason",
-)
-FIGURES = COLUMNS[:-2]
+# MLflow's server writes NaN, which JSON has not and strict readers refuse, unless a cell holds None.
+HTTP_SERVER = "mlflow.pyfunc.scoring_server.app"
 # Beyond the training ages by more than this part of their range, a prediction says nothing of a brain.
 PLAUSIBLE_MARGIN = 0.5
+# Name of each module → where it lies in the travelling package.
+MODULES = {
+    "records": "records",
+    "table": "model_table",
+    "image_roots": "image_roots",
+    "preparing": "science.imaging.recipe",
+    "grid": "science.imaging.grid",
+    "bounds": "science.imaging.quality_bounds",
+    "template": "science.imaging.template",
+    "age_bias": "science.statistics.age_bias",
+    "inputs": "networks.inputs",
+    "networks": "networks.build",
+}
 
 
 class BrainAgeModel(PythonModel):
     """Brain age of raw images, or of volumes that padflow prepared. Every input row gives one output row.
 
-    Input columns: `image` (path or URL of a NIfTI file), or `T1w`, `T2w` and `FLAIR` where the recipe needs several
-    images of a session, or `prepared` (path of a prepared `.npy`); `age_years` may be given, and must be where the
-    recipe has templates by age. `status` is `ok`, `rejected` (the image cannot be used), `unreadable` (storage
-    failed), `outside-age-range` or `implausible-age` (what the network gave is no age); a row that is not `ok` holds no
-    number, and `reason` says why.
+    Input columns: `image` (path or s3:// address of a NIfTI file), or `T1w`, `T2w` and `FLAIR` where the recipe needs
+    several images of a session, or `prepared` (of a prepared `.npy`); `age_years` may be given, and must be where the
+    recipe has templates by age; `sex` is taken in any coding, and no model of padflow uses it.
+
+    Images are read below roots alone: the study's store, what `PADFLOW_IMAGE_ROOTS` holds where the model is served
+    (addresses separated by commas), or what `model_config={"image_roots": […]}` of `mlflow.pyfunc.load_model` puts in
+    place of the store. Nothing that a caller sends changes them.
+
+    `status` is `ok`, `refused` (the image is not below a root), `rejected` (the image or the row cannot be used),
+    `unreadable` (storage failed), `outside-age-range` or `implausible-age` (what the network gave is no age); a row
+    that is not `ok` holds no number, and `reason` says why. `quality_flags` names what is unusual for this model in the
+    figures of an image that was predicted all the same.
     """
+
+    _records: Any
+    _table: Any
+    _image_roots: Any
+    _preparing: Any
+    _grid: Any
+    _bounds: Any
+    _template: Any
+    _age_bias: Any
+    _inputs: Any
+    _networks: Any
+    _members: list[Any]
 
     def load_context(self, context: Any) -> None:
         """Read the contract and the weights (safetensors, so nothing is executed)."""
         folder = Path(context.artifacts["model"])
-        self.contract = json.loads((folder / "contract.json").read_text())
-        package = self.contract["package"]
-        self._records = importlib.import_module(f"{package}.records")
-        self._recipe_module = importlib.import_module(f"{package}.science.imaging.recipe")
-        self._grid = importlib.import_module(f"{package}.science.imaging.grid")
-        self._template = importlib.import_module(f"{package}.science.imaging.template")
-        self._age_bias = importlib.import_module(f"{package}.science.statistics.age_bias")
-        self._inputs = importlib.import_module(f"{package}.networks.inputs")
-        self._networks = importlib.import_module(f"{package}.networks.build")
-        self._folder = folder
-        self._recipe = self._records.recipe_from(self.contract["recipe"])
-        self._network = self._records.NetworkSpec(**_tuples(self.contract["network"]))
-        self._members = [self._networks.load_network(self._network, folder / name) for name in self.contract["weights"]]
+        contract = json.loads((folder / "contract.json").read_text())
+        package = contract["package"]
+        modules = {name: importlib.import_module(f"{package}.{place}") for name, place in MODULES.items()}
+        given = (context.model_config or {}).get("image_roots", contract["image_roots"])
+        self.assemble(folder, contract, modules, [given] if isinstance(given, str) else list(given))
+        self._members = [self._networks.load_network(self._network, folder / name) for name in contract["weights"]]
+
+    def assemble(self, folder: Path, contract: dict[str, Any], modules: dict[str, Any], image_roots: list[str]) -> None:
+        """Put together everything but the weights."""
+        self.contract, self._folder = contract, folder
+        for name, module in modules.items():
+            setattr(self, f"_{name}", module)
+        self._roots = self._image_roots.ImageRoots.given(image_roots, os.environ.get(self._image_roots.VARIABLE, ""))
+        self._recipe = self._records.recipe_from(contract["recipe"])
+        self._network = self._records.NetworkSpec(**_tuples(contract["network"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Predict row by row, so that one bad image cannot spoil its neighbours."""
         del context, params
-        rows = [self._row({str(k): v for k, v in row.items()}) for row in model_input.to_dict("records")]
-        return pd.DataFrame(rows, columns=list(COLUMNS), index=model_input.index)
+        rows = [self._row(row) for row in self._table.rows_of(model_input)]
+        table = pd.DataFrame(rows, columns=list(self._table.COLUMNS), index=model_input.index)
+        return self._table.with_nulls(table) if HTTP_SERVER in sys.modules else table
 
     def _row(self, row: dict[str, Any]) -> dict[str, Any]:
-        blank: dict[str, Any] = {**dict.fromkeys(FIGURES, float("nan")), "status": "ok", "reason": ""}
-        age_years = row.get("age_years")
-        age_years = None if age_years is None or pd.isna(age_years) else float(age_years)
+        blank: dict[str, Any] = dict.fromkeys((*self._table.FIGURES, *self._table.QUALITY_COLUMNS), float("nan"))
+        blank |= {"status": "ok", "reason": "", "quality_flags": "", "fit_key": self.contract["fit_key"]}
         try:
-            volume = self._volume(row, age_years)
+            return blank | self._scored(row)
+        except self._table.Unusable as why:
+            return {**blank, "status": why.status, "reason": why.reason}
         except self._records.ScanRejected as rejection:
             return {**blank, "status": "rejected", "reason": str(rejection)}
-        except (OSError, ValueError) as error:
-            return {**blank, "status": "unreadable", "reason": f"{type(error).__name__}: {error}"}
+        except Exception as error:
+            # What trips over a fault of ours must not cost its neighbours their answer.
+            reason = f"unexpected {type(error).__name__}: {error}; report it with this scan's header"
+            return {**blank, "status": "rejected", "reason": reason}
+
+    def _scored(self, row: dict[str, Any]) -> dict[str, Any]:
+        age_years = self._table.age_of(row.get("age_years"))
         low, high = self.contract["age_range_years"]
         if age_years is not None and not low <= age_years <= high:
             reason = f"age {age_years:g} is outside the ages that the model was trained on, {low:g} to {high:g} years"
-            return {**blank, "status": "outside-age-range", "reason": reason}
+            raise self._table.Unusable("outside-age-range", reason)
+        volume, quality = self._volume(row, age_years)
         batch = self._inputs.network_input(torch.from_numpy(volume)[None], self._network, self._recipe.channel_names)
         ages = np.array([float(self._networks.expected_ages_of(m, self._network, batch)) for m in self._members])
         if not np.isfinite(ages).all():
-            return {**blank, "status": "rejected", "reason": "the network gave no finite age for this volume"}
+            raise self._table.Unusable("rejected", "the network gave no finite age for this volume")
         margin = PLAUSIBLE_MARGIN * (high - low)
         if not low - margin <= ages.mean() <= high + margin:
-            reason = (
+            raise self._table.Unusable(
+                "implausible-age",
                 f"the network gave {ages.mean():.4g} years, far outside the ages that it was trained on, {low:g} to "
-                f"{high:g}: no age of this scan, but a sign that the scan or the network is unlike what was trained"
+                f"{high:g}: no age of this scan, but a sign that the scan or the network is unlike what was trained",
             )
-            return {**blank, "status": "implausible-age", "reason": reason}
-        return {**blank, **self._figures(ages, age_years)}
+        return {**quality, **self._figures(ages, age_years), "reason": self._table.NO_AGE if age_years is None else ""}
 
     def _figures(self, ages: np.ndarray, age_years: float | None) -> dict[str, float]:
         predicted = float(ages.mean())
@@ -135,38 +165,30 @@ class BrainAgeModel(PythonModel):
         files = {which: self._folder / f"template-{name}-{which}.nii" for which in spec.files}
         return self._template.given_template(name, {which: path.read_bytes() for which, path in files.items()})
 
-    def _volume(self, row: dict[str, Any], age_years: float | None) -> np.ndarray:
+    def _volume(self, row: dict[str, Any], age_years: float | None) -> tuple[np.ndarray, dict[str, Any]]:
+        """A prepared volume, float32, and what is known of its quality."""
         prepared = row.get("prepared")
-        if isinstance(prepared, str) and prepared:
-            volume = np.load(io.BytesIO(Path(prepared).read_bytes()), allow_pickle=False)
+        if self._table.is_address(prepared):
             expected = (len(self._recipe.channel_names), *self._grid.grid_shape(self._recipe))
-            if volume.shape != expected:
-                raise ValueError(f"prepared volume has shape {volume.shape}, the model expects {expected}")
-            return np.asarray(volume, dtype=np.float32)
-        images = self._images(row)
-        prepared_scan = self._recipe_module.prepare_scan(images, self._recipe, self._template_for(age_years))
-        return np.asarray(prepared_scan.volume, dtype=np.float32)
+            volume = self._table.prepared_volume(self._read(str(prepared)), expected, self._preparing.MAX_Z)
+            return volume, {"quality_flags": self._table.NOT_JUDGED}
+        named = self._table.images_of(row, self._recipe.contrasts)
+        images = {contrast: self._read(uri) for contrast, uri in named.items()}
+        scan = self._preparing.prepare_scan(images, self._recipe, self._template_for(age_years))
+        figures = {f"quality_{name}": scan.quality.get(name, float("nan")) for name in self._table.QUALITY}
+        flags = self._bounds.beyond_bounds(scan.quality, self.contract["quality_bounds"])
+        return np.asarray(scan.volume, dtype=np.float32), {**figures, "quality_flags": "; ".join(flags)}
 
-    def _images(self, row: dict[str, Any]) -> dict[str, bytes]:
-        contrasts = self._recipe.contrasts
-        named: dict[str, Any] = {contrast: row.get(contrast) for contrast in contrasts}
-        if len(contrasts) == 1:
-            named[contrasts[0]] = named[contrasts[0]] or row.get("image")
-        missing = [contrast for contrast, uri in named.items() if not isinstance(uri, str) or not uri]
-        if missing:
-            columns = "`image` or `prepared`" if len(contrasts) == 1 else f"{', '.join(missing)} or `prepared`"
-            raise ValueError(
-                f"the row lacks {columns}: the model takes {', '.join(contrasts)}, as paths or URLs of NIfTI"
-            )
-        return {contrast: _read_limited(str(uri)) for contrast, uri in named.items()}
-
-
-def _read_limited(uri: str) -> bytes:
-    with fsspec.open(uri, "rb") as file:
-        content = bytes(file.read(IMAGE_LIMIT_BYTES + 1))
-    if len(content) > IMAGE_LIMIT_BYTES:
-        raise ValueError(f"{uri} is larger than {IMAGE_LIMIT_BYTES // 2**20} MiB")
-    return content
+    def _read(self, uri: str) -> bytes:
+        shown = self._image_roots.shown(uri)
+        try:
+            return bytes(self._roots.read(uri))
+        except self._image_roots.ImageRefused as refusal:
+            raise self._table.Unusable("refused", f"{shown}: {refusal}") from None
+        except Exception as error:
+            # S3 clients raise many errors of their own, which are no OSError.
+            what = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+            raise self._table.Unusable("unreadable", f"{shown}: {type(error).__name__}: {what}") from None
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:

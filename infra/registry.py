@@ -6,8 +6,10 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,9 +18,10 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.types.schema import ColSpec, Schema
+from mlflow.types.schema import AnyType, ColSpec, Schema
 
 from infra.layout import library_versions
+from infra.model_table import COLUMNS, TEXTS
 from infra.promotion import name_challenger
 from tasks.records import AgeBias, Contrast, NetworkSpec, Recipe, TargetSpec
 from tasks.science.imaging.grid import grid_shape
@@ -29,41 +32,26 @@ REQUIREMENTS = (
     "mlflow", "torch", "monai", "safetensors", "numpy", "scipy", "pandas", "nibabel", "SimpleITK", "nilearn",
     "jaxtyping", "fsspec", "s3fs",
 )  # fmt: skip
+# MLflow would refuse a whole table for one cell of another kind, before the model can say which row it is.
+ANY = AnyType()
 SIGNATURE = ModelSignature(
     inputs=Schema(
-        [
-            ColSpec("string", "image", required=False),
-            *[ColSpec("string", contrast, required=False) for contrast in get_args(Contrast)],
-            ColSpec("string", "prepared", required=False),
-            ColSpec("double", "age_years", required=False),
-        ]
+        [ColSpec(ANY, name, required=False) for name in ("image", *get_args(Contrast), "prepared", "age_years", "sex")]
     ),
-    outputs=Schema(
-        [
-            *[
-                ColSpec("double", name)
-                for name in (
-                    "predicted_age_years",
-                    "ensemble_spread_years",
-                    "corrected_age_years",
-                    "brain_pad_years",
-                    "corrected_brain_pad_years",
-                    "interval_low_years",
-                    "interval_high_years",
-                    "corrected_interval_low_years",
-                    "corrected_interval_high_years",
-                )
-            ],
-            ColSpec("string", "status"),
-            ColSpec("string", "reason"),
-        ]
-    ),
+    outputs=Schema([ColSpec("string" if name in TEXTS else "double", name) for name in COLUMNS]),
 )
+# What travels with the weights beside science and networks.
+TRAVELLING = ("model_table.py", "image_roots.py", "s3_client.py")
 
 
 @dataclass(frozen=True)
 class Contract:
-    """What a registered model takes and how it was made; it travels with the weights."""
+    """What a registered model takes and how it was made; it travels with the weights.
+
+    Attributes:
+        image_roots: Below what it reads images where nobody says otherwise.
+        quality_bounds: What of an image's quality is unusual among those that it was trained on.
+    """
 
     recipe: Recipe
     recipe_digest: str
@@ -74,6 +62,8 @@ class Contract:
     intervals: dict[str, dict[str, Any]]
     fit_key: str
     study_digest: str
+    image_roots: tuple[str, ...] = ()
+    quality_bounds: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,7 +109,9 @@ def register(
             (model_folder / target).write_bytes(content)
         text = json.dumps({**asdict(contract), "weights": names, "package": package.name}, allow_nan=False, indent=1)
         (model_folder / "contract.json").write_text(text)
-        with mlflow.start_run(run_id=run_id):
+        with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+            # The signature is given, so that no example is needed to infer it.
+            warnings.filterwarnings("ignore", ".*An input example was not provided")
             logged = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(Path(__file__).with_name("registered_model.py")),
@@ -128,6 +120,7 @@ def register(
                 signature=SIGNATURE,
                 pip_requirements=[f"{n}=={v}" for n, v in library_versions(*REQUIREMENTS).items()],
                 metadata=_input_contract(contract),
+                model_config={"image_roots": list(contract.image_roots)},
             )
     version = mlflow.register_model(logged.model_uri, name, tags={"padflow.fit_key": contract.fit_key})
     name_challenger(client, name, str(version.version))
@@ -147,6 +140,10 @@ def _input_contract(contract: Contract) -> dict[str, Any]:
         "resolution_mm": contract.recipe.resolution_mm,
         "age_range_years": list(contract.age_range_years),
         "target": contract.target.column,
+        "target_unit": contract.target.unit,
+        "unit_of_ages": "years, in and out, whatever the unit of the target in the study's report",
+        "sex": "taken, not used",
+        "image_roots": list(contract.image_roots),
     }
 
 
@@ -169,6 +166,8 @@ def copy_package(folder: Path) -> Path:
     shutil.copytree(PROJECT / "tasks" / "science", draft / "science", ignore=skip)
     shutil.copytree(PROJECT / "lightning_modules" / "networks", draft / "networks", ignore=skip)
     shutil.copyfile(PROJECT / "tasks" / "records.py", draft / "records.py")
+    for name in TRAVELLING:
+        shutil.copyfile(PROJECT / "infra" / name, draft / name)
     (draft / "__init__.py").touch()
     content = hashlib.sha256()
     for path in sorted(draft.rglob("*.py")):
@@ -176,14 +175,37 @@ def copy_package(folder: Path) -> Path:
     return draft.rename(folder / f"padflow_model_{content.hexdigest()[:12]}")
 
 
-def load(uri: str) -> Any:
-    """Load a registered model for prediction.
+def load(uri: str, image_roots: Sequence[str]) -> Any:
+    """Load a registered model for prediction in this process.
+
+    Args:
+        uri: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+        image_roots: Paths and s3:// addresses below which, or at which, it may read, in place of the study's store.
 
     Raises:
         ValueError: There is no such model, version or alias.
     """
+    with _in_words(uri):
+        return mlflow.pyfunc.load_model(uri, model_config={"image_roots": list(image_roots)})
+
+
+def exact_version(client: MlflowClient, uri: str) -> str:
+    """The version that an alias stands for now, so that whoever loads it can say which one it was.
+
+    Raises:
+        ValueError: There is no such model or alias.
+    """
+    name, at, alias = uri.removeprefix("models:/").partition("@")
+    if not uri.startswith("models:/") or not at:
+        return uri
+    with _in_words(uri):
+        return f"models:/{name}/{client.get_model_version_by_alias(name, alias).version}"
+
+
+@contextmanager
+def _in_words(uri: str) -> Iterator[None]:
     try:
-        return mlflow.pyfunc.load_model(uri)
+        yield
     except MlflowException as error:
         raise ValueError(
             f"{uri}: {error.message}\nExpected models:/NAME@ALIAS or models:/NAME/VERSION of the registry at "

@@ -23,26 +23,13 @@ import pandas as pd
 
 from infra.local_cache import STORE_NAME_LENGTH, Advance, LocalCache, quietly
 from infra.local_files import DRAFT_PREFIX, create_file, remove_old_drafts, replace_file
+from infra.s3_client import s3_options
 from infra.storage_faults import patiently, storage_code
 
 READ_THREADS = 8
-CONNECT_TIMEOUT_S = 10.0
-# How long an S3 server may be silent within an answer (`PADFLOW_STORE_TIMEOUT`, seconds).
-READ_TIMEOUT_S = 20.0
 WRITE_CHECK = "write-check.txt"
 HOLDS_SECRETS = re.compile(r"^[a-z0-9+]+://([^/@]*:[^/]*@|[^?]*\?)")
 SAFE_KEY = re.compile(r"^[A-Za-z0-9._\-=]+(/[A-Za-z0-9._\-=]+)*$")
-# S3-compatible servers often lack the newer checksum headers, and a stale listing would hide finished work.
-S3_OPTIONS: dict[str, Any] = {
-    "use_listings_cache": False,
-    "config_kwargs": {
-        "request_checksum_calculation": "when_required",
-        "response_checksum_validation": "when_required",
-        "connect_timeout": CONNECT_TIMEOUT_S,
-        # A page of a long listing is asked for again here; whole operations are repeated by `patiently`.
-        "retries": {"total_max_attempts": 3, "mode": "standard"},
-    },
-}
 
 
 def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -65,22 +52,10 @@ def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     if not url.startswith("s3://"):
         filesystem, path = fsspec.core.url_to_fs(url)
         return filesystem, str(path).rstrip("/")
-    config = {**S3_OPTIONS["config_kwargs"], "read_timeout": _read_timeout_s()}
-    filesystem, path = fsspec.core.url_to_fs(url, **{**S3_OPTIONS, "config_kwargs": config})
+    filesystem, path = fsspec.core.url_to_fs(url, **s3_options())
     # s3fs would repeat what botocore has repeated already, twice over for a body: 75 times in all, nearly at once.
     filesystem.retries = 1
     return filesystem, str(path).rstrip("/")
-
-
-def _read_timeout_s() -> float:
-    text = os.environ.get("PADFLOW_STORE_TIMEOUT", "")
-    try:
-        seconds = float(text or READ_TIMEOUT_S)
-    except ValueError:
-        seconds = 0.0
-    if not seconds > 0:
-        raise ValueError(f"PADFLOW_STORE_TIMEOUT is {text!r}; expected seconds. Unset it for {READ_TIMEOUT_S:g}.")
-    return seconds
 
 
 class Store:

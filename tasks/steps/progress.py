@@ -163,7 +163,7 @@ def excluded_share(states: list[CohortState]) -> float:
 
 def predictions_key(fit_key: str, state: CohortState) -> str:
     """Names one cohort's predictions by one model."""
-    return digest(["predictions", 1, fit_key, state.rows_digest])
+    return digest(["predictions", 2, fit_key, state.rows_digest])
 
 
 def validation_key(study: Study, fit_key: str, states: list[CohortState]) -> str:

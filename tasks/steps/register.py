@@ -14,13 +14,16 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from infra import layout, registry, templates, tracking
+from infra.image_roots import recordable
 from infra.settings import Settings
 from infra.storage import Store
 from infra.study import Study
 from tasks.records import AgeBias, Recipe, digest
 from tasks.science.code_digest import code_digest
+from tasks.science.cohort.outliers import usual_bounds
 from tasks.steps.members import member_key, members_of
 from tasks.steps.progress import CohortState, registration_key
+from tasks.steps.quality import quality_table
 from tasks.steps.train import study_recipe_key
 
 LIGHTNING_MODULES = Path(__file__).parents[2] / "lightning_modules"
@@ -55,6 +58,8 @@ def register_fit(
             intervals=record["intervals"],
             fit_key=record["fit_key"],
             study_digest=study.digest(),
+            image_roots=recordable([store.url]),
+            quality_bounds=_quality_bounds(study, store, states),
         )
         keys = [member_key(record["fit_key"], member, "weights.safetensors") for member in members_of(study)]
         weights = [store.read(key) for key in keys]
@@ -68,6 +73,17 @@ def register_fit(
         raise
     tracking.finish_run(client, run_id, succeeded=True)
     return _keep_registration(study, settings, store, record["fit_key"], version)
+
+
+def _quality_bounds(study: Study, store: Store, states: list[CohortState]) -> dict[str, dict[str, Any]]:
+    """What is usual among the scans of the training cohorts, by the study's own measure of what is not."""
+    tables = [
+        quality_table(store, state.spec.name, state.indexed.root, state.recipe_key, state.prepared["sha256"])
+        for state in states
+        if state.spec.role == "train"
+    ]
+    figures = pd.concat(tables, ignore_index=True)
+    return usual_bounds(figures, study.quality.max_robust_z, study.quality.limits)
 
 
 def _study_run(client: Any, experiment: str, study: Study) -> str:

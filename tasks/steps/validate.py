@@ -11,6 +11,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from infra import layout, registry, tracking
+from infra.model_table import QUALITY_COLUMNS
 from infra.settings import Settings
 from infra.storage import Store
 from infra.study import AGE_BAND, Study
@@ -44,17 +45,20 @@ def score_cohorts(
     if not missing:
         return
     tracking.connect(settings)
-    model = registry.load(registered["uri"])
+    # Prepared scans of a remote store are read from their copies on this machine.
+    model = registry.load(registered["uri"], [store.url if store.is_local else str(store.cache)])
     advance = on_start(sum(len(state.prepared) for state in missing))
     for state in missing:
         scans = state.prepared
         keys = [layout.prepared_volume(state.recipe_key, str(sha)) for sha in scans["sha256"]]
         outputs = _predict_prepared(store, model, keys, scans["age_years"].astype(float).to_numpy(), advance)
-        unreadable = outputs[outputs["status"] == "unreadable"]
+        unreadable = outputs[outputs["status"].isin(["unreadable", "refused"])]
         if len(unreadable):
             # A fault of storage must not be kept as if it were a property of the scan.
             raise OSError(f"{len(unreadable)} prepared scans could not be read: {unreadable['reason'].iloc[0]}")
-        table = pd.concat([scans[["scan_id"]].reset_index(drop=True), outputs], axis=1)
+        # Quality figures of prepared scans are their image's, and the store holds them already.
+        told = outputs.drop(columns=["quality_flags", *QUALITY_COLUMNS]).assign(model_version=registered["uri"])
+        table = pd.concat([scans[["scan_id"]].reset_index(drop=True), told], axis=1)
         store.write_table(layout.predictions(predictions_key(fit_key, state)), table)
 
 

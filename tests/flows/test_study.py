@@ -147,28 +147,11 @@ def test_raw_scans_predicted_by_the_registered_model_match_the_study(
     kept = pd.concat([pd.read_parquet(path) for path in (padflow.home / "store" / "predictions").glob("*.parquet")])
     studied = kept.set_index("scan_id").loc[f"external/{scan.name.removesuffix('.nii.gz')}", "predicted_age_years"]
     assert table["predicted_age_years"][0] == pytest.approx(studied, abs=1e-3)
-
-
-def test_a_model_loads_beside_the_consumers_own_modules(
-    finished: tuple[CommandLine, Path, dict[str, str]], tmp_path: Path
-) -> None:
-    import subprocess
-    import sys
-
-    padflow, _, _ = finished
-    (tmp_path / "tasks.py").write_text("mine = 1\n")
-    (tmp_path / "infra").mkdir()
-    (tmp_path / "infra" / "__init__.py").write_text("mine = 2\n")
-    code = (
-        "import mlflow, pandas as pd\n"
-        f"mlflow.set_tracking_uri('sqlite:///{padflow.home / 'mlflow.db'}')\n"
-        "model = mlflow.pyfunc.load_model('models:/brain-age-tiny@champion')\n"
-        "import tasks, infra\n"
-        "assert (tasks.mine, infra.mine) == (1, 2)\n"
-        "print(model.predict(pd.DataFrame({'image': ['absent.nii.gz']}))['status'][0])\n"
-    )
-    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=200)
-    assert result.stdout.strip().endswith("unreadable"), result.stderr[-3000:]
+    # From a prediction to what made it: the fit's key in the table names the fit in the store, and its version.
+    assert kept["model_version"].unique().tolist() == ["models:/brain-age-tiny/1"]
+    (fit,) = kept["fit_key"].unique()
+    assert (padflow.home / "store" / "fits" / fit[:16] / "fit.json").is_file()
+    assert table["fit_key"].tolist() == [fit, fit]
 
 
 def test_a_study_that_asks_for_a_later_stage_first_is_told_what_to_run(

@@ -144,12 +144,52 @@ def _signed(values: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
         known = reference[name].dropna()
         if len(known) < FEWEST_TO_COMPARE:
             continue
-        figure, median = FIGURES[name], float(known.median())
-        away = (known - median).abs()
-        sigma = float(away.median()) / MAD_PER_SIGMA or float(away.mean()) / MEAN_DEVIATION_PER_SIGMA
-        z = (values[name] - median) / max(sigma, figure.least)
+        figure = FIGURES[name]
+        median, sigma = _centre_and_spread(known, figure)
+        z = (values[name] - median) / sigma
         out[name] = z.abs() if figure.bad == "either" else z if figure.bad == "high" else -z
     return out
+
+
+def _centre_and_spread(known: pd.Series, figure: QualityFigure) -> tuple[float, float]:
+    median = float(known.median())
+    away = (known - median).abs()
+    sigma = float(away.median()) / MAD_PER_SIGMA or float(away.mean()) / MEAN_DEVIATION_PER_SIGMA
+    return median, max(sigma, figure.least)
+
+
+def usual_bounds(
+    figures: pd.DataFrame, max_robust_z: float, limits: Mapping[str, Limit]
+) -> dict[str, dict[str, float | str | None]]:
+    """Say beyond which values a new scan would stand out from these, for a reader who has not got them.
+
+    Anatomy has no bounds but the study's own limits: it is what the model is asked about.
+
+    Args:
+        figures: One row per scan, as `robust_z` takes them.
+        max_robust_z: An outlier lies further than this on its bad side.
+        limits: Figure → what the study accepts; the narrower of the two counts.
+
+    Returns:
+        Figure → `low`, `high` (either may be None) and `label`. Figures of fewer than `FEWEST_TO_COMPARE` scans have
+        bounds only where there is a limit.
+    """
+    found: dict[str, dict[str, float | str | None]] = {}
+    for name, figure in FIGURES.items():
+        limit = limits.get(name, Limit())
+        lows, highs = ([] if bound is None else [bound] for bound in (limit.min, limit.max))
+        known = figures[name].astype(float).dropna() if name in figures else pd.Series(dtype=float)
+        if len(known) >= FEWEST_TO_COMPARE and figure.about != "anatomy":
+            median, sigma = _centre_and_spread(known, figure)
+            lows += [median - max_robust_z * sigma] if figure.bad != "high" else []
+            highs += [median + max_robust_z * sigma] if figure.bad != "low" else []
+        if lows or highs:
+            found[name] = {
+                "low": max(lows, default=None),
+                "high": min(highs, default=None),
+                "label": figure.label,
+            }
+    return found
 
 
 def find_flags(

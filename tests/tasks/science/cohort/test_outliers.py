@@ -17,7 +17,9 @@ from tasks.science.cohort.outliers import (
     rank_worst,
     robust_z,
     unknown_figures,
+    usual_bounds,
 )
+from tasks.science.imaging.quality_bounds import beyond_bounds
 
 
 def cohort(n: int = 40, seed: int = 0) -> pd.DataFrame:
@@ -155,3 +157,17 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
     assert unknown_figures(FIGURES) == []
     assert unknown_figures(["snrr"]) == ["no quality figure is called 'snrr'; did you mean 'snr'?"]
     assert "there are: snr, cnr" in unknown_figures(["zzz"])[0]
+
+
+def test_bounds_that_travel_flag_what_the_cohort_would_flag() -> None:
+    random = np.random.default_rng(0)
+    figures = pd.DataFrame({"snr": random.normal(10, 2, 200), "scale_x": random.normal(1, 0.1, 200), "grey_ml": 600.0})
+    bounds = usual_bounds(figures, 3.0, {"fov_cut_fraction": Limit(max=0.1), "snr": Limit(min=0.0)})
+    assert set(bounds) == {"snr", "scale_x", "fov_cut_fraction"}
+    assert (bounds["snr"]["high"], bounds["fov_cut_fraction"]["high"]) == (None, 0.1)
+    ids = pd.Series([str(number) for number in range(200)])
+    flagged = find_flags(ids, figures, None, 3.0, {})
+    said = [beyond_bounds(row, bounds) for row in figures.to_dict("records")]
+    expected = flagged[flagged["figure"].isin(["snr", "scale_x"])].groupby("scan_id").size()
+    assert {str(at): len(phrases) for at, phrases in enumerate(said) if phrases} == expected.to_dict()
+    assert usual_bounds(figures.head(5), 3.0, {}) == {}
