@@ -5,10 +5,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-studies check bench lock lock-check clean
+.PHONY: help demo test test-studies test-consumer check bench lock lock-check clean
 
 help: ## Show the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,9 @@ test: $(STAMP) check ## Pass the tests
 
 test-studies: $(STAMP) ## Run the four published studies on small phantoms (minutes each)
 	$(BIN)/python -m pytest -q -m studies --durations=5 tests/studies
+
+test-consumer: $(STAMP) ## Load a registered model in a fresh environment of its own requirements (downloads torch)
+	$(BIN)/python -m tests.fresh_consumer
 
 check: $(STAMP) ## Format, lint, types and import contracts, in under a minute
 	$(BIN)/ruff format --check --quiet .

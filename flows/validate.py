@@ -9,6 +9,7 @@ from flows.train import refuse_missing
 from flows.workspace import NotReady, Workspace, open_workspace
 from infra import layout
 from infra.decisions import read_chain
+from tasks.steps.card import log_card
 from tasks.steps.progress import CohortState, FittedModel, validation_key
 from tasks.steps.train import plan_training
 from tasks.steps.validate import log_validation, score_cohorts, validate_model
@@ -68,4 +69,5 @@ def _validate_model(workspace: Workspace, states: list[CohortState]) -> str:
         training = [state for state in states if state.spec.role == "train"]
         metrics = validate_model(workspace.study, workspace.store, fit_key, scored, training)
         log_validation(workspace.settings, model.registered, metrics)
+        log_card(workspace.settings, model, metrics)
     return workspace.store.uri(key)

@@ -21,8 +21,9 @@ from infra.study import Study
 from tasks.records import AgeBias, Recipe, digest
 from tasks.science.code_digest import code_digest
 from tasks.science.cohort.outliers import usual_bounds
+from tasks.steps.card import log_card
 from tasks.steps.members import member_key, members_of
-from tasks.steps.progress import CohortState, registration_key
+from tasks.steps.progress import CohortState, FittedModel, registration_key
 from tasks.steps.quality import quality_table
 from tasks.steps.train import study_recipe_key
 
@@ -37,7 +38,7 @@ def register_fit(
     client = tracking.connect(settings)
     earlier = registry.registered_before(client, study.registered_model, record["fit_key"])
     if earlier is not None:
-        return _keep_registration(study, settings, store, record["fit_key"], earlier)
+        return _keep_registration(study, settings, store, record, states, earlier)
     experiment = tracking.experiment_id(client, settings, study.name)
     tags = {"padflow.fit_key": record["fit_key"], "padflow.study_digest": study.digest()}
     tags |= {"mlflow.parentRunId": _study_run(client, experiment, study)} if study.arm else {}
@@ -72,7 +73,7 @@ def register_fit(
         tracking.finish_run(client, run_id, succeeded=False)
         raise
     tracking.finish_run(client, run_id, succeeded=True)
-    return _keep_registration(study, settings, store, record["fit_key"], version)
+    return _keep_registration(study, settings, store, record, states, version)
 
 
 def _quality_bounds(study: Study, store: Store, states: list[CohortState]) -> dict[str, dict[str, Any]]:
@@ -107,10 +108,16 @@ def _template_files(recipe: Recipe) -> dict[str, bytes]:
 
 
 def _keep_registration(
-    study: Study, settings: Settings, store: Store, fit_key: str, version: registry.RegisteredVersion
+    study: Study,
+    settings: Settings,
+    store: Store,
+    record: dict[str, Any],
+    states: list[CohortState],
+    version: registry.RegisteredVersion,
 ) -> dict[str, Any]:
     registered = {"uri": version.uri, **asdict(version)}
-    store.write_json(registration_key(study, settings, fit_key), registered)
+    log_card(settings, FittedModel(study, states, record, registered), pd.DataFrame())
+    store.write_json(registration_key(study, settings, record["fit_key"]), registered)
     return registered
 
 
