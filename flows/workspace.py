@@ -130,8 +130,7 @@ class Workspace:
 
     def registration(self, fit_key: str) -> dict[str, Any] | None:
         """Under which version a fit stands in the settings' registry, or None."""
-        uri = self.settings.registry_uri
-        if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        if not self.settings.has_registry:
             return None
         key = registration_key(self.study, self.settings, fit_key)
         return dict(self.store.read_json(key)) if self.store.exists(key) else None

@@ -9,9 +9,14 @@ from tasks.records import digest
 KEY_LENGTH = 16
 
 
+def data_set_mark(root: str) -> str:
+    """What the folders of all cohorts of one BIDS root end with."""
+    return f"-{digest(root)[:8]}"
+
+
 def cohort_folder(cohort: str, root: str) -> str:
     """Indexes of one cohort; the root is part of the name, so that two data sets of one name stay apart."""
-    return f"cohorts/{cohort}-{digest(root)[:8]}"
+    return f"cohorts/{cohort}{data_set_mark(root)}"
 
 
 def latest_index(cohort: str, root: str) -> str:
@@ -117,6 +122,11 @@ def association(key: str) -> str:
 def explanation(key: str, name: str) -> str:
     """One file of one method's maps; `record.json` is written last."""
     return f"explanations/{key[:KEY_LENGTH]}/{name}"
+
+
+def withdrawal(root: str, participant_id: str) -> str:
+    """That a person's consent is withdrawn; the listing of this folder tells how many are."""
+    return f"withdrawn/{digest([root, participant_id])[:KEY_LENGTH]}.json"
 
 
 def report(key: str) -> str:

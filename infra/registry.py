@@ -202,6 +202,11 @@ def exact_version(client: MlflowClient, uri: str) -> str:
         return f"models:/{name}/{client.get_model_version_by_alias(name, alias).version}"
 
 
+def artifact_text(run_id: str, path: str) -> str:
+    """A text that is logged in a run."""
+    return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{path}"))
+
+
 @contextmanager
 def _in_words(uri: str) -> Iterator[None]:
     try:

@@ -61,6 +61,12 @@ class Settings:
         """How many processes to start on this machine: as asked, or one per core that this process may use."""
         return self.asked_workers or len(os.sched_getaffinity(0))
 
+    @property
+    def has_registry(self) -> bool:
+        """Whether there is a registry to ask; an embedded one that nobody has made yet is not made for a question."""
+        embedded = self.registry_uri.startswith("sqlite:///")
+        return not embedded or Path(self.registry_uri.removeprefix("sqlite:///")).exists()
+
 
 def load_settings(home: Path | None = None) -> Settings:
     """Read the environment once; everything has a default that works on one machine without any server.

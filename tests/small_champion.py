@@ -50,6 +50,7 @@ def register_small(
     )
     version = registry.register(client, run_id, NAME, contract, [small_weights(seed) for seed in (1, 2)], {})
     tracking.finish_run(client, run_id, succeeded=True)
+    client.set_registered_model_alias(NAME, "champion", version.version)
     return version
 
 

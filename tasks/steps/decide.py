@@ -78,7 +78,7 @@ def version_in_registry(client: MlflowClient, name: str, version: str, facts: di
     if facts is not None:
         return Version(**{**facts, "recipe": recipe_from(facts["recipe"]), "target": TargetSpec(**facts["target"])})
     uri = f"models:/{name}/{version}"
-    contract = registry.load(uri).unwrap_python_model().contract
+    contract = registry.load(uri, ()).unwrap_python_model().contract
     return Version(
         version=version,
         uri=uri,

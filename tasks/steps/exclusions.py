@@ -37,7 +37,12 @@ def read_exclusions(store: Store, recipe_key: str, marks: Mapping[str, str]) -> 
 
 def _cache_file(store: Store, recipe_key: str) -> Path:
     name = hashlib.sha256(store.uri(layout.prepared_folder(recipe_key)).encode()).hexdigest()[: layout.KEY_LENGTH]
-    return store.cache / "exclusions" / f"{name}.json"
+    return cache_folder(store) / f"{name}.json"
+
+
+def cache_folder(store: Store) -> Path:
+    """Where this machine keeps what it has read of a remote store's exclusions."""
+    return store.cache / "exclusions"
 
 
 def _kept(place: Path) -> dict[str, tuple[str, dict[str, str]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import pandas as pd
@@ -16,19 +16,25 @@ from tasks.records import Excluded, ImageRef, Recipe, ScanRef, digest
 from tasks.science.cohort.bids import BidsIndex, FileInfo, index_bids
 from tasks.science.cohort.listing import listing_digest
 from tasks.science.cohort.selection import Selection, select_scans
+from tasks.steps.withdrawal import read_withdrawals
 
 TABLES = ("manifest", "clinical", "problems")
 
 
 @dataclass(frozen=True)
 class IndexedCohort:
-    """A cohort's index as it lies in the store, where the cohort is, and the digest of the listing it was made from."""
+    """A cohort's index as it lies in the store, where the cohort is, and the digest of the listing it was made from.
+
+    Attributes:
+        withdrawn: scan_ids of people who have withdrawn their consent.
+    """
 
     name: str
     root: str
     digest: str
     tables: BidsIndex
     listing: str = ""
+    withdrawn: frozenset[str] = frozenset()
 
     @cached_property
     def uris(self) -> dict[str, str]:
@@ -38,7 +44,7 @@ class IndexedCohort:
 
     def select(self, recipe: Recipe, select: dict[str, tuple[str | float, ...]]) -> Selection:
         """The scans that a study uses, with what is excluded or unused and why."""
-        return select_scans(self.tables, recipe, select)
+        return select_scans(self.tables, recipe, select, self.withdrawn)
 
     def scan_refs(self, scans: pd.DataFrame) -> list[ScanRef]:
         """Records of selected scans, with the images that go with each."""
@@ -89,8 +95,12 @@ def index_cohort(
         done = on_start(len(files)) if on_start else lambda: None
         return bids_root.hashes(files, known, done)
 
+    withdrawals = read_withdrawals(store)
     tables = index_bids(name, listing, bids_root.read, hashes)  # type: ignore[arg-type]
-    indexed = IndexedCohort(name, bids_root.url, _index_digest(tables), tables, listed)
+    # What a person's tables say of them is not copied again.
+    tables = replace(tables, clinical=withdrawals.without_people(bids_root.url, tables.clinical))
+    withdrawn = withdrawals.scan_ids(bids_root.url, tables.manifest)
+    indexed = IndexedCohort(name, bids_root.url, _index_digest(tables), tables, listed, withdrawn)
     if previous is None or previous.digest != indexed.digest:
         for table in TABLES:
             store.write_table(layout.index_table(name, root, indexed.digest, table), getattr(tables, table))
@@ -108,7 +118,9 @@ def latest_index(store: Store, name: str, root: str) -> IndexedCohort | None:
     latest = store.read_json(key)
     index_digest = latest["digest"]
     read = {table: store.read_table(layout.index_table(name, root, index_digest, table)) for table in TABLES}
-    return IndexedCohort(name, root.rstrip("/"), index_digest, BidsIndex(**read), latest.get("listing", ""))
+    url, tables = root.rstrip("/"), BidsIndex(**read)
+    withdrawn = read_withdrawals(store).scan_ids(url, tables.manifest)
+    return IndexedCohort(name, url, index_digest, tables, latest.get("listing", ""), withdrawn)
 
 
 def selection_exclusions(selection: Selection) -> list[Excluded]:

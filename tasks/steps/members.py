@@ -12,6 +12,8 @@ from infra.storage import Store
 from infra.study import Study
 from tasks.science.cohort.folds import assign_folds, nested_subset
 
+# What a scan is to a fit that left it out, as beyond `train_subjects`.
+NOT_USED = "not used"
 MEMBER_FILES = ("weights.safetensors", "report.json", "curves.csv", "predictions.csv")
 
 
@@ -85,6 +87,12 @@ def member_predictions(store: Store, fit_key: str, members: tuple[Member, ...]) 
         table = pd.read_csv(content, dtype={"scan_id": str, "split": str})
         tables.append(table.assign(seed=member.seed, fold=member.fold))
     return pd.concat(tables, ignore_index=True)
+
+
+def parts_of(predictions: pd.DataFrame) -> pd.Series:
+    """By scan_id the part that a scan played; several, where members of a cross-validation differ."""
+    parts = predictions[["scan_id", "split"]].drop_duplicates()
+    return parts.groupby("scan_id")["split"].agg(lambda found: ", ".join(sorted(found)))
 
 
 def unseen_predictions(predictions: pd.DataFrame, split: str) -> pd.DataFrame:

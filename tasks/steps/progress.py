@@ -15,7 +15,7 @@ from infra.settings import Settings
 from infra.storage import Store
 from infra.study import CohortSpec, Study
 from tasks.records import Excluded, ScanRef, digest
-from tasks.science.cohort.selection import SUPERSEDED, Selection
+from tasks.science.cohort.selection import CONSENT_STAGE, SUPERSEDED, Selection
 from tasks.science.cohort.targets import target_years, without_target
 from tasks.steps.exclusions import read_exclusions
 from tasks.steps.index import IndexedCohort, selection_exclusions
@@ -157,7 +157,7 @@ def excluded_share(states: list[CohortState]) -> float:
     """Excluded scans as a share of those that the study meant to use."""
     counts = [state.counts for state in states]
     used = sum(c["indexed"] - c["unused"] for c in counts)
-    lost = [item for state in states for item in state.excluded if item.stage != SUPERSEDED]
+    lost = [item for state in states for item in state.excluded if item.stage not in (SUPERSEDED, CONSENT_STAGE)]
     return len(lost) / used if used else 0.0
 
 

@@ -24,12 +24,14 @@ from tasks.science.statistics.age_bias import fit_age_bias
 from tasks.science.statistics.conformal import corrected_conformal, one_scan_per_subject, split_conformal
 from tasks.steps.members import (
     MEMBER_FILES,
+    NOT_USED,
     Member,
     member_done,
     member_key,
     member_predictions,
     member_rows,
     members_of,
+    parts_of,
     unseen_predictions,
 )
 from tasks.steps.progress import CohortState
@@ -77,6 +79,8 @@ def _labelled(state: CohortState, scans: pd.DataFrame) -> pd.DataFrame:
     columns = ["scan_id", "cohort", "participant_id", "session_id", "sha256", "age_years", "years_since_baseline"]
     columns += ["template"]
     named = scans[columns].assign(role=state.spec.role, site=scans["site"].fillna("").astype(str))
+    # From any image to the models that were trained on it.
+    named["images"] = [" ".join(image.sha256 for image in scan.images) for scan in state.indexed.scan_refs(scans)]
     if "target_years" in scans:
         named["target_years"] = scans["target_years"]
     return named.assign(participant_id=named["cohort"] + "/" + named["participant_id"])
@@ -262,7 +266,9 @@ def record_fit(study: Study, store: Store, plan: TrainingPlan) -> dict[str, Any]
             predictions.merge(used[["scan_id", "participant_id"]]), members[0], "participant_id"
         ),
     }
-    store.write_table(f"{layout.fit_folder(plan.key)}/rows.parquet", plan.rows)
+    # Which part each scan played stays known after the predictions of somebody who withdraws consent are gone.
+    rows = plan.rows.assign(parts=plan.rows["scan_id"].map(parts_of(predictions)).fillna(NOT_USED))
+    store.write_table(f"{layout.fit_folder(plan.key)}/rows.parquet", rows)
     store.write_json(layout.fit_record(plan.key), record)
     return record
 

@@ -58,7 +58,9 @@ def score_cohorts(
             raise OSError(f"{len(unreadable)} prepared scans could not be read: {unreadable['reason'].iloc[0]}")
         # Quality figures of prepared scans are their image's, and the store holds them already.
         told = outputs.drop(columns=["quality_flags", *QUALITY_COLUMNS]).assign(model_version=registered["uri"])
-        table = pd.concat([scans[["scan_id"]].reset_index(drop=True), told], axis=1)
+        # The scan's key in the store tells it from one of the same name in another data set.
+        named = scans[["scan_id", "sha256"]].rename(columns={"sha256": "scan_key"}).reset_index(drop=True)
+        table = pd.concat([named, told], axis=1)
         store.write_table(layout.predictions(predictions_key(fit_key, state)), table)
 
 

@@ -25,6 +25,9 @@ COMMANDS = [
     "report",
     "export",
     "predict",
+    "card",
+    "lineage",
+    "forget",
     "phantom",
 ]
 runner = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"})

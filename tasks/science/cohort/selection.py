@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -20,6 +20,9 @@ from .tsv import as_number
 SELECTION_STAGE = "selection"
 # A scan that another of the same session stands for is no loss, so it has a stage of its own.
 SUPERSEDED = "superseded"
+# Nor is one whose person no longer agrees to its use.
+CONSENT_STAGE = "consent"
+CONSENT_WITHDRAWN = "consent withdrawn"
 NOT_MAGNITUDE = frozenset({"part-phase", "part-real", "part-imag"})
 RERUN_REMARK = "the last run is used, since a repeat is usually made because the first was bad"
 VARIANT_REMARK = "one image per session, the plainest name first; to use this one, select its `entities`"
@@ -45,7 +48,10 @@ class Selection:
 
 
 def select_scans(
-    index: BidsIndex, recipe: Recipe, select: Mapping[str, Sequence[str | float | int]] = EVERYTHING
+    index: BidsIndex,
+    recipe: Recipe,
+    select: Mapping[str, Sequence[str | float | int]] = EVERYTHING,
+    withdrawn: Collection[str] = (),
 ) -> Selection:
     """Take at most one usable scan per session, with its age, and say why each other scan is not taken.
 
@@ -56,6 +62,7 @@ def select_scans(
         index: A cohort's index.
         recipe: Says which contrasts a session must have.
         select: Column of the manifest or clinical table to accepted values; a scan must match every column.
+        withdrawn: scan_ids that are excluded whatever was asked for, since consent to their use is withdrawn.
 
     Returns:
         The partition of the manifest.
@@ -70,6 +77,8 @@ def select_scans(
         _refuse_absent_modality(rows, contrast)
     unused = _why_unused(rows, index.clinical, recipe.contrasts, select)
     reasons = _why_excluded(rows, unused == "")
+    gone = rows["scan_id"].isin(withdrawn) & rows["modality"].isin(recipe.contrasts)
+    unused, reasons = unused.where(~gone, ""), reasons.where(~gone, CONSENT_WITHDRAWN)
     needed = _with_template(with_companions(rows.assign(unused=unused, why=reasons), recipe.contrasts), recipe)
     unused, reasons = needed.pop("unused"), needed.pop("why")
     asked, usable = unused == "", reasons == ""
@@ -130,8 +139,8 @@ def _why_unused(
 
 
 def _stages(reasons: pd.Series) -> pd.Series:
-    superseded = reasons.str.startswith("superseded by ")
-    return pd.Series(np.where(superseded, SUPERSEDED, SELECTION_STAGE), reasons.index, dtype="str")
+    kinds = [reasons.str.startswith("superseded by "), reasons == CONSENT_WITHDRAWN]
+    return pd.Series(np.select(kinds, [SUPERSEDED, CONSENT_STAGE], SELECTION_STAGE), reasons.index, dtype="str")
 
 
 def _reasons(rows: pd.DataFrame, applies: pd.Series, reason: pd.Series | str) -> pd.Series:

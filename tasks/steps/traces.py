@@ -1,0 +1,260 @@
+"""What a store and this machine hold of one person: found before anything of it is taken away."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from infra import layout
+from infra.settings import Settings
+from infra.storage import Store
+from tasks.records import Recipe, content_key
+from tasks.steps.lineage import fits, scans_of_images
+from tasks.steps.withdrawal import read_withdrawals
+
+MANIFEST, CLINICAL = "manifest.parquet", "clinical.parquet"
+
+
+@dataclass(frozen=True)
+class Person:
+    """Whose traces they are.
+
+    Attributes:
+        participant_id: In the data set.
+        root: The data set's BIDS root.
+        scans: Every image that any index of it in the store has ever listed: manifest rows.
+        shared: Manifest rows of other people whose bytes equal one of these images'.
+    """
+
+    participant_id: str
+    root: str
+    scans: pd.DataFrame = field(repr=False)
+    shared: pd.DataFrame = field(repr=False)
+
+    @property
+    def images(self) -> set[str]:
+        """SHA-256 of the person's images."""
+        return set(self.scans["sha256"]) - {""}
+
+    @property
+    def own_images(self) -> set[str]:
+        """Those that nobody else's equal."""
+        return self.images - set(self.shared["sha256"])
+
+
+@dataclass(frozen=True)
+class Names:
+    """By what rows of tables are known to be a person's.
+
+    Attributes:
+        keys: Of the person's prepared scans.
+        gone: Those of them that nobody else's equal bytes use.
+        scans: scan_ids in indexes and fits.
+    """
+
+    keys: frozenset[str]
+    gone: frozenset[str]
+    scans: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Traces:
+    """Everything that goes, and where rows of it lie.
+
+    Attributes:
+        names: By what rows are known.
+        objects: Keys of the store that go whole.
+        rows: Key of a table → how many of its rows go.
+        fits: Fits in which the scans played a part → those scans.
+        files: Files and folders of this machine that go.
+        kept: Prepared scans that stay, since another person's equal bytes use them.
+    """
+
+    names: Names
+    objects: tuple[str, ...]
+    rows: dict[str, int]
+    fits: dict[str, pd.DataFrame]
+    files: tuple[Path, ...]
+    kept: tuple[str, ...]
+
+
+def find_person(store: Store, root: str, participant_id: str) -> Person:
+    """Gather a person's images from every index of their data set, old ones included."""
+    root = root.rstrip("/")
+    own, others = [], []
+    withdrawn = read_withdrawals(store).people
+    for folder in sorted(store.names("cohorts")):
+        if not store.exists(f"cohorts/{folder}/latest.json"):
+            continue
+        if folder.endswith(layout.data_set_mark(root)):
+            own += [_manifest(store, index) for index in _indexes(store, folder)]
+        latest = store.read_json(f"cohorts/{folder}/latest.json")
+        manifest = _manifest(store, f"cohorts/{folder}/{latest['digest'][: layout.KEY_LENGTH]}")
+        gone = {person for place, person in withdrawn if place == latest["root"].rstrip("/")}
+        # Another copy of the data set lists the same bytes under the same name: the same person.
+        others.append(manifest[~manifest["participant_id"].isin(gone | {participant_id})])
+    scans = _rows([manifest[manifest["participant_id"] == participant_id] for manifest in own])
+    shared = _rows(others)
+    images = set(scans["sha256"]) - {""}
+    return Person(participant_id, root, scans, shared[shared["sha256"].isin(images)])
+
+
+def _manifest(store: Store, index: str) -> pd.DataFrame:
+    return store.read_table(f"{index}/{MANIFEST}")
+
+
+def _indexes(store: Store, folder: str) -> list[str]:
+    """Every index that a cohort has ever had."""
+    return [f"cohorts/{folder}/{name}" for name in sorted(store.names(f"cohorts/{folder}")) if "." not in name]
+
+
+def _rows(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    columns = ["scan_id", "cohort", "participant_id", "modality", "path", "sha256"]
+    if not tables:
+        return pd.DataFrame(columns=columns)
+    return pd.concat(tables, ignore_index=True)[columns].drop_duplicates(ignore_index=True)
+
+
+def find_traces(settings: Settings, store: Store, person: Person, recipes: dict[str, Recipe]) -> Traces:
+    """Find what was made of a person's images.
+
+    Args:
+        settings: Where this machine's files are.
+        store: Where to look.
+        person: From `find_person`.
+        recipes: Recipes of the study by their digest; other studies' are known by what they have prepared.
+    """
+    by_digest = {digest[: layout.KEY_LENGTH]: recipe for digest, recipe in recipes.items()}
+    keys, objects, kept = set(person.images), set(), set()
+    for folder in sorted(store.names("prepared")):
+        names = store.names(f"prepared/{folder}")
+        candidates = _candidates(store, folder, names, person, by_digest.get(folder))
+        keys |= set(candidates)
+        pictures = store.names(f"montages/{folder}")
+        for key, images in candidates.items():
+            held = {
+                f"prepared/{folder}/{key}{end}" for end in (".npy", ".json", ".excluded.json") if key + end in names
+            }
+            held |= {f"montages/{folder}/{key}.png"} if f"{key}.png" in pictures else set()
+            if not held:
+                continue
+            if images <= set(person.shared["sha256"]):
+                kept.add(f"prepared/{folder}/{key}.npy")
+            else:
+                objects |= held
+    gone = frozenset(keys - {Path(name).stem for name in kept})
+    trained = {fit.key: scans for fit in fits(store) if len(scans := scans_of_images(fit, keys))}
+    reports = _reports(store, person)
+    named = (scans["scan_id"] for scans in trained.values())
+    names_of = Names(frozenset(keys), gone, frozenset(set(person.scans["scan_id"]).union(*named)))
+    return Traces(
+        names=names_of,
+        objects=tuple(sorted(objects | set(reports))),
+        rows=_table_rows(store, person, names_of, trained),
+        fits=trained,
+        files=tuple(_local_files(settings, store, person, gone, list(trained))),
+        kept=tuple(sorted(kept)),
+    )
+
+
+def _candidates(
+    store: Store, folder: str, names: set[str], person: Person, recipe: Recipe | None
+) -> dict[str, set[str]]:
+    """Under which names one recipe would keep the person's scans, and of which images each is made."""
+    found = {image: {image} for image in person.images}
+    contrasts, templates = _needs(store, folder, names, recipe)
+    by_contrast = [sorted(set(person.scans.loc[person.scans["modality"] == c, "sha256"]) - {""}) for c in contrasts]
+    for images in itertools.product(*by_contrast):
+        for template in templates:
+            found[content_key(images, template)] = set(images)
+    return found
+
+
+def _needs(store: Store, folder: str, names: set[str], recipe: Recipe | None) -> tuple[tuple[str, ...], list[str]]:
+    """Contrasts and templates of a recipe: the study's own, or as its first sidecar tells."""
+    if recipe is not None:
+        return recipe.contrasts, [template.name for template in recipe.templates] or [""]
+    sidecars = sorted(name for name in names if name.endswith(".json") and not name.endswith(".excluded.json"))
+    if not sidecars:
+        return (), []
+    told = store.read_json(f"prepared/{folder}/{sidecars[0]}").get("recipe", {})
+    contrasts = Recipe(channels=tuple(told.get("channels", ())), reference=told.get("reference", "T1w")).contrasts
+    return contrasts, [template["name"] for template in told.get("templates", ())] or [""]
+
+
+def shows(page: bytes, person: Person) -> bool:
+    """Whether a report shows one of the person's cohorts: each holds a row per scan, so it goes and is written anew."""
+    return any(f"manifest of {cohort}".encode() in page for cohort in set(person.scans["cohort"]))
+
+
+def _reports(store: Store, person: Person) -> list[str]:
+    keys = [f"reports/{name}" for name in sorted(store.names("reports"))]
+    return [key for key, page in zip(keys, store.read_many(keys), strict=True) if shows(page, person)]
+
+
+def rows_that_go(key: str, table: pd.DataFrame, person: Person, names: Names) -> pd.Series:
+    """Which rows of a table of the store are the person's."""
+    if key.startswith("cohorts/"):
+        return table["participant_id"] == person.participant_id
+    if key.startswith("quality/"):
+        return table["key"].isin(names.gone)
+    theirs = table["scan_id"].isin(names.scans)
+    if "scan_key" in table:
+        # Two data sets of one cohort's name may each have such a scan.
+        return table["scan_key"].isin(names.gone) | (theirs & table["scan_key"].isin(names.keys))
+    return theirs
+
+
+def _table_rows(store: Store, person: Person, names: Names, trained: dict[str, pd.DataFrame]) -> dict[str, int]:
+    mark = layout.data_set_mark(person.root)
+    own = [folder for folder in sorted(store.names("cohorts")) if folder.endswith(mark)]
+    keys = [f"{index}/{CLINICAL}" for folder in own for index in _indexes(store, folder)]
+    keys += [f"quality/{f}/{n}" for f in sorted(store.names("quality")) for n in sorted(store.names(f"quality/{f}"))]
+    keys += [f"predictions/{name}" for name in sorted(store.names("predictions"))]
+    for fit_key in trained:
+        members = store.read_json(layout.fit_record(fit_key))["members"]
+        keys += [f"{layout.fit_folder(fit_key)}/{member}/predictions.csv" for member in members]
+    counts = {key: int(rows_that_go(key, read_any_table(store, key), person, names).sum()) for key in keys}
+    return {key: count for key, count in counts.items() if count}
+
+
+def read_any_table(store: Store, key: str) -> pd.DataFrame:
+    """A table of the store, by what its name ends with."""
+    if key.endswith(".csv"):
+        return pd.read_csv(io.BytesIO(store.read(key)), dtype=str, keep_default_na=False)
+    return store.read_table(key)
+
+
+def _local_files(
+    settings: Settings, store: Store, person: Person, gone: frozenset[str], fit_keys: list[str]
+) -> list[Path]:
+    home = settings.home
+    folders = [home / "training" / key[: layout.KEY_LENGTH] for key in fit_keys]
+    found = [folder for folder in folders if folder.exists()]
+    found += [path for path in (home / "white-matter").glob("*/*.npy") if path.name.split("-")[0] in gone]
+    if not store.is_local:
+        found += [path for path in settings.cache.glob("*/prepared/*/*") if path.name.split(".")[0] in gone]
+    found += [path for path in (home / "reports").glob("*.html") if shows(path.read_bytes(), person)]
+    return sorted(found)
+
+
+def counts_of(traces: Traces) -> dict[str, Any]:
+    """How much of each kind."""
+    folders = [key.split("/")[0] for key in traces.objects]
+    kinds = ("cohorts", "quality", "predictions", "fits")
+    tables = {kind: sum(n for key, n in traces.rows.items() if key.startswith(f"{kind}/")) for kind in kinds}
+    return {
+        "prepared scans": sum(key.endswith(".npy") for key in traces.objects),
+        "exclusions": sum(key.endswith(".excluded.json") for key in traces.objects),
+        "pictures": folders.count("montages"),
+        "reports": folders.count("reports"),
+        "clinical rows": tables["cohorts"],
+        "quality rows": tables["quality"],
+        "predictions": tables["predictions"] + tables["fits"],
+        "files and folders of this machine": len(traces.files),
+    }
