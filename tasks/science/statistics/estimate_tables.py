@@ -58,10 +58,10 @@ def estimate_rows(table: pd.DataFrame, source: str) -> pd.DataFrame:
         rows[name] = values.astype("float64")
     site = _file_site(source)
     given = rows["stratum"] if "stratum" in rows else pd.Series(site, index=rows.index)
-    rows["stratum"] = as_levels(given).fillna(site)
+    rows["stratum"] = as_levels(given).map(lambda text: text or site)
     rows["model"] = as_levels(rows["model"]) if "model" in rows else "model"
     for name in ("formula", "method", "kind", "family"):
-        rows[name] = rows[name].fillna("").astype(str) if name in rows else ""
+        rows[name] = as_levels(rows[name]).map(lambda text: text or "") if name in rows else ""
     if "of_interest" in rows:
         rows["of_interest"] = as_levels(rows["of_interest"]).str.casefold().isin(["true", "1", "1.0"])
     else:

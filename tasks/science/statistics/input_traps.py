@@ -89,14 +89,14 @@ def impossible_values(rows: pd.DataFrame, columns: Iterable[str]) -> Iterator[Im
         if column not in rows or not pd.api.types.is_numeric_dtype(rows[column]):
             continue
         name, values = column.casefold().removesuffix("_baseline"), rows[column].astype(float)
-        if name in SCALES:
+        if column == "years_since_baseline":
+            _check_unit_of_times(column, rows)
+        elif name in SCALES:
             yield from _off_the_scale(column, values, *SCALES[name])
         elif name in AGES:
             yield from _ages(column, values)
         elif name in DURATIONS:
             yield from _durations(column, values, age)
-        elif name == "years_since_baseline":
-            _check_unit_of_times(column, rows)
 
 
 def halves_that_do_not_exist(rows: pd.DataFrame, columns: Iterable[str]) -> list[str]:

@@ -23,10 +23,19 @@ def separating_columns(x: Array, codes: NDArray[np.intp]) -> list[int]:
         codes: Category of each row, 0 … K − 1, shape (n,).
 
     Returns:
-        Columns with weight in such a combination; empty where estimates are finite.
+        The fewest columns that do so, as far as taking them out one by one tells; empty where estimates are finite.
 
     Reference: Albert & Anderson 1984, doi:10.1093/biomet/71.1.1; Konis 2007 (thesis, Oxford), section 4.
     """
+    needed = list(range(x.shape[1])) if _separates(x, codes) else []
+    for column in list(needed):
+        rest = [other for other in needed if other != column]
+        if rest and _separates(x[:, rest], codes):
+            needed = rest
+    return needed
+
+
+def _separates(x: Array, codes: NDArray[np.intp]) -> bool:
     spread = x.std(axis=0)
     scaled = (x - x.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     n, p = scaled.shape
@@ -42,6 +51,4 @@ def separating_columns(x: Array, codes: NDArray[np.intp]) -> list[int]:
     )
     bounds = [(-1.0, 1.0)] * p + [(None, None)] * n_cuts
     found = linprog(constraints.sum(axis=0), A_ub=constraints, b_ub=np.zeros(len(constraints)), bounds=bounds)
-    if not found.success or -found.fun <= TOLERANCE * n:
-        return []
-    return [k for k in range(p) if abs(found.x[k]) > 1e-6]
+    return bool(found.success) and -float(found.fun) > TOLERANCE * n

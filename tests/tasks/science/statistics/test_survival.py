@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.optimize import minimize
+
+from tasks.records import AssociationSpec
+from tasks.science.statistics.analysis import analyse
+from tasks.science.statistics.survival import times_to_event
+
+SPEC = AssociationSpec("m", "years ~ brain_pad_years + age_years", event="converted", effects=("brain_pad_years",))
+
+
+def followed(n: int = 150, hazard: float = 0.5, seed: int = 0, changing: float = 0.0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    pad, age = rng.normal(size=n), rng.uniform(50, 80, n)
+    time = np.round(rng.exponential(1 / (0.3 * np.exp(hazard * pad))) ** np.exp(-changing * pad), 1) + 0.1
+    end = rng.uniform(1, 6, n).round(1)
+    return pd.DataFrame(
+        {
+            "participant_id": [f"sub-{i}" for i in range(n)],
+            "years": np.minimum(time, end),
+            "converted": (time <= end).astype(int),
+            "brain_pad_years": pad,
+            "age_years": age,
+        }
+    )
+
+
+def test_agrees_with_the_efron_likelihood_written_out() -> None:
+    table = followed()
+    fit = analyse([SPEC], table).fits[0]
+    x = np.column_stack([table.brain_pad_years, (table.age_years - 65) / 10])
+    time, event = table.years.to_numpy(), table.converted.to_numpy() == 1
+
+    def deviance(beta: np.ndarray) -> float:
+        risk, total = np.exp(x @ beta), 0.0
+        for moment in np.unique(time[event]):
+            dying, waiting = event & (time == moment), time >= moment
+            d = int(dying.sum())
+            total += float((x[dying] @ beta).sum())
+            total -= sum(np.log(risk[waiting].sum() - k / d * risk[dying].sum()) for k in range(d))
+        return -total
+
+    best = minimize(deviance, [0.1, 0.1], method="BFGS")
+    step, here = np.array([1e-3, 0.0]), best.x
+    other = np.array([0.0, 1e-3])
+
+    def second(a: np.ndarray, b: np.ndarray) -> float:
+        corners = deviance(here + a + b) - deviance(here + a - b) - deviance(here - a + b) + deviance(here - a - b)
+        return corners / 4e-6
+
+    information = np.array([[second(a, b) for a in (step, other)] for b in (step, other)])
+    rows = fit.coefficients
+    assert fit.kind == "cox"
+    assert rows.estimate.to_numpy() == pytest.approx([best.x[0], best.x[1] / 10], abs=2e-4)
+    assert rows.se.iloc[0] == pytest.approx(np.sqrt(np.linalg.inv(information)[0, 0]), rel=1e-4)
+    assert rows.ratio.iloc[0] == pytest.approx(np.exp(best.x[0]), rel=1e-3)
+    assert set(fit.diagnostics.figure) >= {"proportional hazards (χ²)"}
+    assert fit.problems == ()
+
+
+def test_a_hazard_ratio_that_changes_is_said() -> None:
+    fit = analyse([SPEC], followed(400, hazard=0.0, changing=0.7, seed=3)).fits[0]
+    assert any("changes over time" in sentence for sentence in fit.problems)
+
+
+def test_events_are_ones_and_zeros_and_rows_without_follow_up_are_counted() -> None:
+    table = followed()
+    assert "expected 1 where" in analyse([SPEC], table.replace({"converted": {1: 2}})).fits[0].problems[0]
+    table.loc[0, "years"] = 0.0
+    assert analyse([SPEC], table).fits[0].n_dropped == {"no time after baseline": 1}
+
+
+def test_a_predictor_that_tells_everything_has_no_estimate() -> None:
+    table = followed(40)
+    told = table.assign(brain_pad_years=-table.years, converted=1)
+    assert "not finite" in analyse([replace(SPEC, formula="years ~ brain_pad_years")], told).fits[0].problems[0]
+
+
+def test_times_are_made_from_sessions() -> None:
+    sessions = pd.DataFrame(
+        {
+            "participant_id": ["a", "a", "a", "b", "b", "c"],
+            "session_id": ["1", "2", "3", "1", "2", "1"],
+            "years_since_baseline": [0.0, 1.0, 2.0, 0.0, 1.5, 0.0],
+            "converted": [0, 1, 1, 0, 0, np.nan],
+        }
+    )
+    made = times_to_event(sessions, "converted")
+    assert made.years_since_baseline.tolist() == [1.0, 1.0, 1.0, 1.5, 1.5, 0.0]
+    assert made.converted.fillna(-1).tolist() == [1.0, 1.0, 1.0, 0.0, 0.0, -1.0]
