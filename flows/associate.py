@@ -10,6 +10,7 @@ from infra import layout
 from tasks.steps.associate import associate as fit_one
 from tasks.steps.associate import cohorts_of
 from tasks.steps.progress import CohortState, association_key, predictions_key
+from tasks.steps.publish import publication_key, publish_associations
 
 
 @flow(name="associate", validate_parameters=False)
@@ -20,11 +21,11 @@ def associate(study_path: str) -> list[str]:
         The names of those that were fitted by this run.
     """
     workspace = open_workspace(study_path)
-    models = workspace.by_model(workspace.stored_states())
-    return [name for arm, states in models for name in _associate_model(arm, states)]
+    models = list(workspace.by_model(workspace.stored_states()))
+    return [name for arm, states in models for name in _associate_model(arm, states, arm is models[0][0])]
 
 
-def _associate_model(workspace: Workspace, states: list[CohortState]) -> list[str]:
+def _associate_model(workspace: Workspace, states: list[CohortState], is_first: bool) -> list[str]:
     model = fitted(workspace, states)
     fit_key, scored = model.fit_key, model.scored
     for state in scored:
@@ -36,4 +37,6 @@ def _associate_model(workspace: Workspace, states: list[CohortState]) -> list[st
         if not workspace.store.exists(layout.association(association_key(fit_key, spec, used))):
             fit_one(workspace.store, fit_key, spec, used)
             done.append(f"{workspace.study.arm}: {spec.name}" if workspace.study.arm else spec.name)
+    if workspace.study.associations and not workspace.store.exists(publication_key(model, is_first)):
+        publish_associations(workspace.settings, workspace.store, model, is_first)
     return done

@@ -22,7 +22,8 @@ from infra import layout
 from infra.local_files import replace_file
 from tasks.steps.associate import cohorts_of
 from tasks.steps.explain import methods_left
-from tasks.steps.progress import CohortState, association_key, predictions_key, validation_key
+from tasks.steps.progress import CohortState, FittedModel, association_key, predictions_key, validation_key
+from tasks.steps.publish import publication_key
 from tasks.steps.report import local_report, report_key, write_report
 from tasks.steps.train import plan_training
 
@@ -105,16 +106,17 @@ def stages_left(workspace: Workspace, states: list[CohortState]) -> list[str]:
         return [
             stage for stage in STAGES if stage != "explain" or any(arm.study.explanation.methods for arm, _ in models)
         ]
-    left = {stage for arm, own in models for stage in _stages_left_of_model(arm, own)}
+    left = {stage for arm, own in models for stage in _stages_left_of_model(arm, own, arm is models[0][0])}
     if not left and kept_report(workspace, states) is None:
         left = {"report"}
     return [stage for stage in STAGES if stage in left]
 
 
-def _stages_left_of_model(workspace: Workspace, states: list[CohortState]) -> list[str]:
+def _stages_left_of_model(workspace: Workspace, states: list[CohortState], is_first: bool) -> list[str]:
     study, store = workspace.study, workspace.store
     plan = plan_training(study, store, states)
-    if workspace.fit_record(plan.key) is None or workspace.registration(plan.key) is None:
+    record, registered = workspace.fit_record(plan.key), workspace.registration(plan.key)
+    if record is None or registered is None:
         explain_too = ["explain"] if study.explanation.methods else []
         return ["train", "validate", "decide", *explain_too, "associate", "report"]
     scored = scored_states(states)
@@ -130,6 +132,9 @@ def _stages_left_of_model(workspace: Workspace, states: list[CohortState]) -> li
     if methods_left(study, store, plan.key, states):
         left.append("explain")
     fits = [association_key(plan.key, spec, cohorts_of(spec, scored)) for spec in study.associations]
-    if not all(store.exists(layout.association(key)) for key in fits):
+    written = [layout.association(key) for key in fits]
+    if written:
+        written.append(publication_key(FittedModel(study, states, record, registered), is_first))
+    if not all(map(store.exists, written)):
         left.append("associate")
     return [*left, "report"] if left else []

@@ -119,6 +119,11 @@ def association(key: str) -> str:
     return f"associations/{key[:KEY_LENGTH]}.json"
 
 
+def publication(key: str) -> str:
+    """Tables, figures and methods of a model's associations, as one archive."""
+    return f"publications/{key[:KEY_LENGTH]}.zip"
+
+
 def explanation(key: str, name: str) -> str:
     """One file of one method's maps; `record.json` is written last."""
     return f"explanations/{key[:KEY_LENGTH]}/{name}"

@@ -75,6 +75,11 @@ def log_file(client: MlflowClient, run_id: str, path: Path, folder: str | None =
     client.log_artifact(run_id, str(path), folder)
 
 
+def log_folder(client: MlflowClient, run_id: str, folder: Path, name: str) -> None:
+    """Attach a folder's files to a run, as a folder of that name."""
+    client.log_artifacts(run_id, str(folder), name)
+
+
 def log_text(client: MlflowClient, run_id: str, text: str, name: str) -> None:
     """Attach a text to a run."""
     client.log_text(run_id, text, name)

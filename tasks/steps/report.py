@@ -24,11 +24,12 @@ from tasks.science.report.contents import ReportContents
 from tasks.science.report.page import render_report
 from tasks.science.statistics.conformal import ConformalInterval, coverage_table
 from tasks.science.statistics.formula import parse
-from tasks.steps.associate import association_table
+from tasks.steps.associate import analysis_of
 from tasks.steps.compare import gather_comparison
 from tasks.steps.explain import explanations_of
 from tasks.steps.members import member_key, members_of
 from tasks.steps.progress import CohortState, FittedModel, association_key, validation_key
+from tasks.steps.publish import publication_of
 from tasks.steps.quality_report import contact_sheets, quality_figures, quality_flags
 from tasks.steps.validate import joined, measured, predictions_of
 
@@ -116,7 +117,8 @@ def gather(study_text: str, store: Store, models: list[FittedModel]) -> ReportCo
         if scored
         else pd.DataFrame(),
         predictions=table,
-        associations=association_table(store, fit_key, study.associations, scored),
+        analysis=analysis_of(store, fit_key, study.associations, scored),
+        publication=publication_of(store, primary),
         group_column=_group_column(study, table),
         montages=_examples(store, scored or states),
         quality=quality_figures(store, states),

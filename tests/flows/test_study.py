@@ -53,6 +53,8 @@ def test_the_report_names_every_excluded_scan(finished: tuple[CommandLine, Path,
     for participant in reasons:
         assert participant in page
     assert "diagnosis" in page
+    assert "Methods, to paste" in page
+    assert 'id="figure-forest-models"' in page
     assert "irregularities of healthy" in page
 
 
@@ -75,7 +77,7 @@ def test_a_changed_association_recomputes_only_itself(finished: tuple[CommandLin
     after = snapshot(padflow.home / "store")
     assert {name: after[name] for name in before} == before
     new = {name.split("/")[0] for name in after.keys() - before.keys()}
-    assert new == {"associations", "reports"}
+    assert new == {"associations", "publications", "reports"}
     assert sum(name.startswith("associations/") for name in after.keys() - before.keys()) == 1
 
 
@@ -129,6 +131,9 @@ def test_the_registry_holds_the_model_with_both_aliases_and_its_facts(
     assert members[0].data.metrics["report/throughput_scans_per_s"] > 0
     assert run.data.metrics["validation/external/model/mae"] > 0
     assert {"report", "validation.csv"} <= {item.path for item in client.list_artifacts(run.info.run_id)}
+    published = run.data.tags["padflow.associations"]
+    files = {item.path.removeprefix(f"{published}/") for item in client.list_artifacts(run.info.run_id, published)}
+    assert files == {"tables", "figures", "methods.txt", "methods.md", "report.html"}
 
 
 def test_raw_scans_predicted_by_the_registered_model_match_the_study(

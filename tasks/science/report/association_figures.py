@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,18 +13,17 @@ from scipy import stats
 from ..statistics.analysis import Analysis
 from ..statistics.association_fit import AssociationFit
 from ..statistics.design import INTERCEPT, factor_values, learn_coding
-from .association_tables import RATIOS, effects_of, levels_by_model, levels_of
-from .association_words import per, term, unit, variable, variable_with_unit
+from .association_tables import RATIOS, levels_of
+from .association_words import capital, slug, term, variable
+from .forest_figures import MOST_FOREST_ROWS, forest_across_models, forest_across_sites
 from .interval_figures import IntervalPanel, IntervalRow, figures_of, interval_figure
-from .notation import is_missing, missing_cells
 from .print_figures import PrintFigure, print_style, printed
 from .scatter_figures import design_of, partial_regression, raincloud
 from .trajectory_figures import trajectories
-from .verdict import FALSE_DISCOVERY_RATE
 
 MOST_MODELS_DRAWN = 12
-MOST_FOREST_ROWS = 24
 MOST_OF_A_KIND = 6
+Draw = Callable[[str], PrintFigure | None]
 
 
 def figures_of_analysis(analysis: Analysis) -> dict[str, PrintFigure]:
@@ -37,18 +36,12 @@ def figures_of_analysis(analysis: Analysis) -> dict[str, PrintFigure]:
         File name without ending → figure, in the order of reading.
     """
     made: dict[str, PrintFigure] = {}
-    for stem, figure in _all_figures(analysis):
-        made[_unused(stem, made)] = figure
+    for stem, draw in _all_figures(analysis):
+        name = _unused(stem, made)
+        figure = draw(name)
+        if figure is not None:
+            made[name] = figure
     return made
-
-
-def slug(text: str) -> str:
-    """Make a name fit for a file: lower-case letters, digits and hyphens, never empty.
-
-    >>> slug("EDSS, MS only"), slug("../大"), slug("diagnosis[MS]:years")
-    ('edss-ms-only', 'unnamed', 'diagnosis-ms-years')
-    """
-    return re.sub(r"[^a-z0-9]+", "-", text.casefold()).strip("-")[:60] or "unnamed"
 
 
 def _unused(stem: str, made: Mapping[str, Any]) -> str:
@@ -59,28 +52,20 @@ def _unused(stem: str, made: Mapping[str, Any]) -> str:
     return name
 
 
-def _all_figures(analysis: Analysis) -> Iterator[tuple[str, PrintFigure]]:
-    if (across := forest_across_models(analysis)) is not None:
-        yield "forest-models", across
-    fitted = [fit for fit in analysis.fits if fit.kind]
-    for place, fit in enumerate(fitted[:MOST_MODELS_DRAWN]):
-        for kind, stem, figure in _of_model(fit, place):
-            if figure is not None:
-                yield f"{kind}-{slug(stem)}", figure
-
-
-def _of_model(fit: AssociationFit, place: int) -> Iterator[tuple[str, str, PrintFigure | None]]:
-    name = f"figure-{slug(fit.name)}-{place}"
-    for number_, effect in enumerate(dict.fromkeys(fit.strata["term"])):
-        yield "forest-sites", f"{fit.name}-{effect}", forest_across_sites(fit, str(effect), f"{name}-sites-{number_}")
-    yield "trajectories", fit.name, trajectories(fit, f"{name}-trajectories")
-    factors, numbers = _of_interest(fit)
-    for number_, factor in enumerate(factors[:MOST_OF_A_KIND]):
-        yield "groups", f"{fit.name}-{factor}", raincloud(fit, factor, f"{name}-groups-{number_}")
-    for number_, parameter in enumerate(numbers[:MOST_OF_A_KIND]):
-        figure = partial_regression(fit, parameter, f"{name}-partial-{number_}")
-        yield "partial-regression", f"{fit.name}-{parameter}", figure
-    yield "coefficients", fit.name, coefficient_plot(fit, f"{name}-coefficients")
+def _all_figures(analysis: Analysis) -> Iterator[tuple[str, Draw]]:
+    yield "forest-models", partial(forest_across_models, analysis)
+    for fit in [fit for fit in analysis.fits if fit.kind][:MOST_MODELS_DRAWN]:
+        own = slug(fit.name)
+        wanted = set(fit.coefficients.loc[fit.coefficients["of_interest"].astype(bool), "term"])
+        for effect in [e for e in dict.fromkeys(map(str, fit.strata["term"])) if e in wanted][:MOST_OF_A_KIND]:
+            yield f"forest-sites-{own}-{slug(effect)}", partial(forest_across_sites, fit, effect)
+        yield f"trajectories-{own}", partial(trajectories, fit)
+        factors, numbers = _of_interest(fit)
+        for factor in factors[:MOST_OF_A_KIND]:
+            yield f"groups-{own}-{slug(factor)}", partial(raincloud, fit, factor)
+        for parameter in numbers[:MOST_OF_A_KIND]:
+            yield f"partial-regression-{own}-{slug(parameter)}", partial(partial_regression, fit, parameter)
+        yield f"coefficients-{own}", partial(coefficient_plot, fit)
 
 
 def _of_interest(fit: AssociationFit) -> tuple[list[str], list[str]]:
@@ -97,111 +82,6 @@ def _of_interest(fit: AssociationFit) -> tuple[list[str], list[str]]:
         if not any(f.label in fit.coding.levels for f in owner.factors) and len(owner.factors) == 1
     ]
     return list(factors), numbers
-
-
-def forest_across_models(analysis: Analysis) -> PrintFigure | None:
-    """Draw the effects of interest of all models, those on one scale in one panel.
-
-    Differences between groups share a panel per outcome; slopes share one per outcome and predictor. Of more than fits
-    on a page, the effects with the smallest p are drawn.
-    """
-    rows = effects_of(analysis)
-    rows = rows[~missing_cells(rows["estimate"]) & ~missing_cells(rows["ci_low"])]
-    if rows.empty:
-        return None
-    n_all = len(rows)
-    rows = rows.loc[rows["p_value"].sort_values(kind="stable").index[:MOST_FOREST_ROWS]].sort_index()
-    levels = levels_by_model(analysis)
-    panels: dict[tuple[str, bool, str], list[IntervalRow]] = {}
-    for row in rows.to_dict("records"):
-        key = _scale(row, levels[str(row["model"])])
-        panels.setdefault(key, []).append(_row(row, _name_across(row, levels[str(row["model"])])))
-    shown = [
-        IntervalPanel("" if is_ratio else outcome, axis, of_scale, is_ratio)
-        for (outcome, is_ratio, axis), of_scale in panels.items()
-    ]
-    with print_style():
-        figure = interval_figure(shown)
-        said = "; ".join(f"{row.name}: {figures_of(row)}" for panel in shown for row in panel.rows)
-        some = "" if len(rows) == n_all else f" The {len(rows)} effects with the smallest p of {n_all:,} are drawn."
-        caption = (
-            "Effects of interest with 95% intervals, the model in brackets; each panel has its own scale. The dashed "
-            f"line is no association; filled: q < {FALSE_DISCOVERY_RATE:g}.{some}"
-        )
-        alt = f"Forest plot of effects across models. {said}."
-        columns = ["model", "response", "term", "estimate", "ci_low", "ci_high", "p_value", "q_value", "n_used"]
-        ratios = ["ratio", "ratio_ci_low", "ratio_ci_high"]
-        data = rows[[*columns, *(ratios if rows["ratio"].notna().any() else [])]]
-        return printed(figure, "figure-forest-models", "Effects across models", caption, alt, data)
-
-
-def _scale(row: Mapping[Any, Any], levels: Mapping[str, Any]) -> tuple[str, bool, str]:
-    outcome, name = variable_with_unit(str(row["response"])), str(row["term"])
-    if not is_missing(row["ratio"]):
-        what = RATIOS.get(str(row["kind"]), "ratio").lower()
-        return outcome, True, f"{what} of {outcome}, 95% CI"
-    of = unit(str(row["response"])) or variable(str(row["response"]))
-    if "[" in name and ":" not in name:
-        return outcome, False, f"difference between groups ({of}), 95% CI"
-    if ":" in name:
-        return outcome, False, f"interaction ({of} per unit), 95% CI"
-    beside = f" of {variable(name)}" if unit(name) else ""
-    return outcome, False, f"{of} per {per(name)}{beside}, 95% CI"
-
-
-def _name_across(row: Mapping[Any, Any], levels: Mapping[str, Any]) -> str:
-    """An effect and its model; a model that is named after its predictor adds nothing."""
-    words, model = term(str(row["term"]), levels), str(row["model"])
-    words = words.rpartition(", per ")[0] or words
-    return words if slug(words).startswith(slug(model)) else f"{words} ({model})"
-
-
-def _row(row: Mapping[Any, Any], name: str) -> IntervalRow:
-    found = not is_missing(row["q_value"]) and row["q_value"] < FALSE_DISCOVERY_RATE
-    if not is_missing(row["ratio"]):
-        return IntervalRow(name, float(row["ratio"]), float(row["ratio_ci_low"]), float(row["ratio_ci_high"]), found)
-    return IntervalRow(name, float(row["estimate"]), float(row["ci_low"]), float(row["ci_high"]), found)
-
-
-def forest_across_sites(fit: AssociationFit, effect: str, name: str) -> PrintFigure | None:
-    """Draw one effect by site with its weight, and pooled with the interval in which another site is expected."""
-    rows = fit.strata[fit.strata["term"] == effect]
-    pooled = fit.coefficients[fit.coefficients["term"] == effect]
-    if rows.empty or pooled.empty:
-        return None
-    drawn = [
-        IntervalRow(
-            str(row["stratum"]), float(row["estimate"]), float(row["ci_low"]), float(row["ci_high"]), True,
-            float(row["weight"]),
-        )
-        for row in rows.to_dict("records")
-    ]  # fmt: skip
-    spread = fit.heterogeneity[fit.heterogeneity["term"] == effect]
-    prediction = None
-    if len(spread) and not is_missing(spread.iloc[0]["prediction_low"]):
-        prediction = float(spread.iloc[0]["prediction_low"]), float(spread.iloc[0]["prediction_high"])
-    whole = pooled.iloc[0]
-    ends = float(whole["estimate"]), float(whole["ci_low"]), float(whole["ci_high"])
-    drawn.append(IntervalRow("Pooled, random effects", *ends, pooled=True, prediction=prediction))
-    words, outcome = term(effect, levels_of(fit)), variable_with_unit(fit.response)
-    with print_style():
-        figure = interval_figure([IntervalPanel("", f"{words}: effect on {outcome}, 95% CI", drawn)])
-        said = "; ".join(f"{row.name}: {figures_of(row)}" for row in drawn)
-        alt = f"Forest plot of {words} by {variable(fit.groups or 'site')}. {said}."
-        beyond = (
-            " The orange line is the interval in which the effect at another site is expected."
-            if prediction
-            else " With so few sites no interval for another one can be given."
-        )
-        caption = (
-            f"{words} in the model “{fit.name}”, by {variable(fit.groups or 'site')}. Squares grow with the weight (in "
-            f"brackets); the diamond is the pooled effect and its 95% interval.{beyond}"
-        )
-        data = pd.concat([rows, pooled[["term", "estimate", "se", "ci_low", "ci_high"]].assign(stratum="pooled")])
-        if prediction:
-            data = data.assign(prediction_low=np.nan, prediction_high=np.nan)
-            data.iloc[-1, [-2, -1]] = prediction
-        return printed(figure, name, f"{words} across sites", caption, alt, data)
 
 
 def coefficient_plot(fit: AssociationFit, name: str) -> PrintFigure | None:
@@ -223,10 +103,10 @@ def coefficient_plot(fit: AssociationFit, name: str) -> PrintFigure | None:
         )
         for r in shown.to_dict("records")
     ][:MOST_FOREST_ROWS]
-    outcome = variable_with_unit(fit.response)
-    axis = f"{RATIOS[fit.kind].lower()} per SD, or between groups, 95% CI" if is_ratio else "SDs of the outcome, 95% CI"
+    outcome = capital(variable(fit.response))
+    axis = f"{RATIOS[fit.kind].lower()} per SD, or between groups, 95% CI" if is_ratio else f"{outcome}, in SDs, 95% CI"
     with print_style():
-        figure = interval_figure([IntervalPanel(outcome, axis, rows, is_ratio)])
+        figure = interval_figure([IntervalPanel("", axis, rows, is_ratio)])
         said = "; ".join(f"{row.name}: {figures_of(row)}" for row in rows)
         what = "on the outcome's odds or hazard" if is_ratio else "in SDs of the outcome"
         caption = (
@@ -234,7 +114,7 @@ def coefficient_plot(fit: AssociationFit, name: str) -> PrintFigure | None:
             "Filled: effects of interest; open: covariates."
         )
         alt = f"Coefficient plot of {fit.name}. {said}."
-        return printed(figure, name, f"Coefficients, {fit.name}", caption, alt, shown)
+        return printed(figure, name, f"Coefficients, {fit.name}", caption, alt, shown, fit.name)
 
 
 def _standardised_name(name: str, levels: Mapping[str, Any]) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..statistics.association_fit import AssociationFit
 from .association_tables import RATIOS, dropped_reasons, levels_of
-from .association_words import capital, p_equals, per, term, unit, variable
+from .association_words import PER, capital, p_equals, per, term, unit, variable
 from .notation import decimals_for, is_missing, number, plural
 from .verdict import FALSE_DISCOVERY_RATE
 
@@ -29,7 +30,7 @@ def readings(fit: AssociationFit) -> tuple[str, ...]:
     said = [_effect(fit, row) for row in wanted[:MOST_EFFECTS_READ]]
     if len(wanted) > MOST_EFFECTS_READ:
         said.append(f"The other {len(wanted) - MOST_EFFECTS_READ} effects stand in the table.")
-    return (*said, *_rows(fit))
+    return (*said, *_rows(fit), *fit.notes)
 
 
 def _effect(fit: AssociationFit, row: Mapping[Any, Any]) -> str:
@@ -58,7 +59,8 @@ def _where(fit: AssociationFit, name: str) -> str:
                 if factor.label not in own.key:
                     levels = fit.coding.levels.get(factor.label)
                     at = "the mean" if factor.function in ("center", "scale") else "0"
-                    places.append(f"in {levels[0]}" if levels else f"at {variable(factor.column)} of {at}")
+                    where = f"where {variable(factor.column)} is {levels[0] if levels else at}"
+                    places.append(where)
     return f" {' and '.join(dict.fromkeys(places))}" if places else ""
 
 
@@ -70,12 +72,30 @@ def _difference(fit: AssociationFit, row: Mapping[Any, Any], name: str, levels: 
     far = f"{number(amount, decimals)} {of}".strip()
     more = "higher" if row["estimate"] >= 0 else "lower"
     if ":" in name:
+        step, where = _changes(name, levels)
+        if step:
+            less = "less" if row["estimate"] < 0 else "more"
+            return f"Per {step}, {outcome} changed by {far} {less} {where} {bounds}"
         return f"{term(name, levels)}: {number(row['estimate'], decimals)} {of}".strip() + f" {bounds}"
     if "[" in name:
         factor, _, level = name.rstrip("]").partition("[")
         reference = next(iter(levels.get(factor, ())), "the reference")
         return f"{capital(outcome)} was {far} {more} in {level} than in {reference} {bounds}"
     return f"Per {per(name)}{_beside(name)}, {outcome} was {far} {more} {bounds}"
+
+
+def _changes(name: str, levels: Mapping[str, Sequence[str]]) -> tuple[str, str]:
+    """Read an interaction of two as a change per step of one of them, and where it is larger; nothing for another."""
+    parts = re.split(r":(?![^\[]*\])", name)
+    groups = [part for part in parts if part.endswith("]")]
+    numbers = sorted((part for part in parts if part not in groups), key=lambda part: per(part) not in PER.values())
+    if len(parts) != 2 or not numbers:
+        return "", ""
+    step = f"{per(numbers[0])}{_beside(numbers[0])}"
+    if not groups:
+        return step, f"per {per(numbers[1])}{_beside(numbers[1])}"
+    factor, _, level = groups[0].rstrip("]").partition("[")
+    return step, f"in {level} than in {next(iter(levels.get(factor, ())), 'the reference')}"
 
 
 def _ratio(fit: AssociationFit, row: Mapping[Any, Any], name: str, levels: Mapping[str, Sequence[str]]) -> str:
@@ -94,7 +114,10 @@ def _rows(fit: AssociationFit) -> list[str]:
     lost = sum(fit.n_dropped.values())
     whole = fit.n_used + lost
     of = f" of {plural(fit.n_subjects, 'subject')}" if fit.n_subjects != fit.n_used or not lost else ""
-    if not lost:
+    if not fit.kind:
+        left = f"{fit.n_used:,} of {plural(whole, 'row')} were left for it"
+        said = [f"{left}; {lost:,} were not: {'; '.join(dropped_reasons(fit))}." if lost else f"{left}."]
+    elif not lost:
         said = [f"All {plural(fit.n_used, 'row')}{of} were used."]
     else:
         verb = "was" if fit.n_used == 1 else "were"

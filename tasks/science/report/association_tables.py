@@ -17,24 +17,15 @@ from .tables import Cell, Table
 
 RATIOS = {"logistic": "Odds ratio", "ordinal": "Odds ratio", "cox": "Hazard ratio"}
 MOST_NOTES = 12
-SIZE_NOTES = {
-    "beta_standardised": (
-        "Standardised β: outcome and numeric predictors in SDs; of a group, its difference in SDs of the outcome."
-    ),
-    "power": "Power: of a 5% two-sided test, were the effect as large as the one found.",
-    "e_value": (
-        "E-value: how strongly, as a risk ratio, an unmeasured confounder would have to go with both predictor and "
-        "outcome to explain the estimate away (VanderWeele & Ding 2017, doi:10.7326/M16-2607)."
-    ),
-}
 
 
-def effects_table(analysis: Analysis, *, of_interest: bool = True) -> Table:
+def effects_table(analysis: Analysis, *, of_interest: bool = True, with_model: bool = True) -> Table:
     """Set one row per effect: estimate with its interval, test, q and n; ratios where a model has them.
 
     Args:
         analysis: The models.
         of_interest: Whether the covariates and the intercept are left out.
+        with_model: Whether a column names the model.
 
     Returns:
         The table; a model that was not fitted is a row that says so.
@@ -45,7 +36,7 @@ def effects_table(analysis: Analysis, *, of_interest: bool = True) -> Table:
     outcomes = list(dict.fromkeys(fit.response for fit in analysis.fits))
     body = []
     for row in rows.to_dict("records"):
-        cells = [Cell(str(row["model"])), Cell(_term(row, levels))]
+        cells = [*([Cell(str(row["model"]))] if with_model else []), Cell(term_of(row, levels))]
         cells += [Cell(variable_with_unit(str(row["response"])))] if len(outcomes) > 1 else []
         cells.append(Cell(estimate(row), numeric=True))
         cells += [Cell(_ratio(row), numeric=True)] if ratios else []
@@ -58,7 +49,8 @@ def effects_table(analysis: Analysis, *, of_interest: bool = True) -> Table:
         ]
         body.append(tuple(cells))
     columns = [
-        *("Model", "Effect" if of_interest else "Term"),
+        *(["Model"] if with_model else []),
+        "Effect" if of_interest else "Term",
         *(["Outcome"] if len(outcomes) > 1 else []),
         "β [95% CI]",
         *([f"{' or '.join(dict.fromkeys(ratios)).capitalize()} [95% CI]"] if ratios else []),
@@ -82,6 +74,11 @@ def levels_by_model(analysis: Analysis) -> dict[str, Mapping[str, Sequence[str]]
 def levels_of(fit: AssociationFit) -> Mapping[str, Sequence[str]]:
     """Levels of a model's categorical factors, the reference first."""
     return {} if fit.coding is None else fit.coding.levels
+
+
+def method_of(fit: AssociationFit) -> str:
+    """Write how a model was fitted, columns in words."""
+    return fit.method.replace("participant_id", variable("participant_id"))
 
 
 def covariates_of(fit: AssociationFit) -> list[str]:
@@ -112,48 +109,6 @@ def statistic(row: Mapping[Any, Any]) -> str:
     if is_missing(df) or math.isinf(df):
         return f"z = {number(row['statistic'])}"
     return f"t({number(df, 0 if float(df).is_integer() else 1)}) = {number(row['statistic'])}"
-
-
-def effect_sizes_table(analysis: Analysis) -> Table | None:
-    """Set standardised β, partial R², f², power at the observed n and E-values of the effects of interest."""
-    columns = {
-        "beta_standardised": "Standardised β",
-        "partial_r2": "Partial R²",
-        "f2": "Cohen's f²",
-        "power": "Power at this n",
-        "e_value": "E-value",
-        "e_value_ci": "E-value of the interval's end",
-    }
-    rows = effects_of(analysis)
-    shown = _with_numbers(rows, list(columns))
-    body = _named(analysis, rows[rows["term"].notna()], lambda row: [_size(name, row[name]) for name in shown])
-    notes = [text for name, text in SIZE_NOTES.items() if name in shown]
-    return set_if("Effect sizes", ("Model", "Effect", *(columns[name] for name in shown)), body, notes, bool(shown))
-
-
-def sensitivity_table(analysis: Analysis) -> Table | None:
-    """Set what other estimators make of the same effects."""
-    parts = {
-        "robust_estimate": "Robust β (SE)",
-        "spearman_rho": "Partial Spearman ρ [95% CI]",
-        "calibrated_estimate": "β corrected for measurement error [95% CI]",
-        "bootstrap_ci_low": "Bootstrap 95% CI",
-    }
-    rows = effects_of(analysis)
-    shown = _with_numbers(rows, list(parts))
-
-    def cells(row: Mapping[Any, Any]) -> list[str]:
-        made = {
-            "robust_estimate": _robust(row),
-            "spearman_rho": triple(row, "spearman_rho", "spearman_ci_low", "spearman_ci_high"),
-            "calibrated_estimate": triple(row, "calibrated_estimate", "calibrated_ci_low", "calibrated_ci_high"),
-            "bootstrap_ci_low": bounds(row["bootstrap_ci_low"], row["bootstrap_ci_high"]),
-        }
-        return [estimate(row), *(made[name] for name in shown)]
-
-    body = _named(analysis, rows[rows["term"].notna()], cells)
-    columns = ("Model", "Effect", "β [95% CI]", *(parts[name] for name in shown))
-    return set_if("Sensitivity: other estimators of the same effects", columns, body, (), bool(shown))
 
 
 def rows_table(analysis: Analysis) -> Table:
@@ -187,6 +142,8 @@ def _reason(text: str) -> str:
         return "of later sessions"
     if filtered := re.fullmatch(r"(.+) not in \((.*)\)", text):
         return f"where {variable(filtered[1])} is not {' or '.join(filtered[2].split(', '))}"
+    if rare := re.fullmatch(r"(.+) = (.+) has (\d+) subjects?", text):
+        return f"where {variable(rare[1])} is {rare[2]} ({plural(int(rare[3]), 'subject')}, too few)"
     if not text.startswith("missing "):
         return text
     names = [variable(name.removesuffix(" (undefined)")) for name in text.removeprefix("missing ").split(", ")]
@@ -201,7 +158,7 @@ def _footnotes(analysis: Analysis, has_ratios: bool) -> list[str]:
     for fit in fits[:MOST_NOTES]:
         notes.append(_model_note(fit))
     if len(fits) > MOST_NOTES:
-        methods = ", ".join(dict.fromkeys(fit.method for fit in fits if fit.method))
+        methods = ", ".join(dict.fromkeys(method_of(fit) for fit in fits if fit.method))
         notes.append(
             f"The other {len(fits) - MOST_NOTES:,} models: {methods}; rows of each stand in the table of rows."
         )
@@ -219,14 +176,15 @@ def _model_note(fit: AssociationFit) -> str:
     dropped = dropped_reasons(fit)
     lost = f"dropped: {', '.join(dropped)}" if dropped else "no row dropped"
     used = f"{plural(fit.n_used, 'row')} of {plural(fit.n_subjects, 'subject')}"
-    return f"{fit.name}: {'; '.join((fit.method, adjusted, used, lost))}."
+    return f"{fit.name}: {'; '.join((method_of(fit), adjusted, used, lost))}."
 
 
 def _of_outcome(outcomes: Sequence[str]) -> str:
     return f" with {variable_with_unit(outcomes[0])}" if len(outcomes) == 1 else ""
 
 
-def _term(row: Mapping[Any, Any], levels: Mapping[str, Mapping[str, Sequence[str]]]) -> str:
+def term_of(row: Mapping[Any, Any], levels: Mapping[str, Mapping[str, Sequence[str]]]) -> str:
+    """Write an effect in words, or that its model was not fitted."""
     if is_missing(row["term"]):
         return "the model was not fitted"
     return term(str(row["term"]), levels.get(str(row["model"]), {}))
@@ -250,23 +208,9 @@ def bounds(low: Any, high: Any) -> str:
     return interval(low, high, decimals_for(low, high)) or "–"
 
 
-def _robust(row: Mapping[Any, Any]) -> str:
-    if is_missing(row["robust_estimate"]):
-        return "–"
-    value, se = float(row["robust_estimate"]), row["robust_se"]
-    decimals = decimals_for(value) if is_missing(se) else decimals_for(value - 2 * se, value + 2 * se)
-    return f"{number(value, decimals)} ({number(se, decimals)}), p {p_value(row['robust_p_value'])}"
-
-
 def spread(se: Any, row: Mapping[Any, Any]) -> str:
     """Write a standard error with as many decimals as its estimate."""
     return number(se, decimals_for(row.get("estimate", row.get("mean")), row["ci_low"], row["ci_high"]))
-
-
-def _size(name: str, value: Any) -> str:
-    if is_missing(value):
-        return "–"
-    return percent(value) if name == "power" else number(value, 3 if name in ("partial_r2", "f2") else 2)
 
 
 def percent(share: Any) -> str:
@@ -277,22 +221,6 @@ def percent(share: Any) -> str:
 def p_or_dash(value: Any) -> str:
     """Write a p or q value, or a dash where nothing was tested."""
     return "–" if is_missing(value) else p_value(value)
-
-
-def _with_numbers(rows: pd.DataFrame, columns: list[str]) -> list[str]:
-    return [name for name in columns if name in rows and rows[name].notna().any()]
-
-
-def _named(analysis: Analysis, rows: pd.DataFrame, cells: Any) -> list[tuple[Cell, ...]]:
-    levels = levels_by_model(analysis)
-    return [
-        (
-            Cell(str(row["model"])),
-            Cell(_term(row, levels)),
-            *(Cell(text, numeric=True) for text in cells(row)),
-        )
-        for row in rows.to_dict("records")
-    ]
 
 
 def set_if(

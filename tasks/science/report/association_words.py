@@ -154,6 +154,15 @@ def _unit_apart(name: str) -> tuple[str, str]:
     return name, ""
 
 
+def slug(text: str) -> str:
+    """Make a name fit for a file: lower-case letters, digits and hyphens, never empty.
+
+    >>> slug("EDSS, MS only"), slug("../大"), slug("diagnosis[MS]:years")
+    ('edss-ms-only', 'unnamed', 'diagnosis-ms-years')
+    """
+    return re.sub(r"[^a-z0-9]+", "-", text.casefold()).strip("-")[:60] or "unnamed"
+
+
 def p_equals(value: object, letter: str = "p") -> str:
     """Write a p value for a sentence.
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from ..statistics.analysis import Analysis, gathered
 from ..statistics.arms import ArmComparison
 from .notation import is_missing, metric_name
 from .units import Unit
@@ -31,10 +32,6 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "predictions": (
         *("cohort", "role", "scan_id", "participant_id", "session_id", "age_years", "predicted_age_years"),
         *("brain_pad_years", "corrected_brain_pad_years", "sex", "site", "status", "reason"),
-    ),
-    "associations": (
-        *("model", "formula", "method", "term", "estimate", "se", "ci_low", "ci_high", "statistic", "p_value"),
-        *("q_value", "n_used", "n_dropped", "of_interest", "problems"),
     ),
     "coverage": (
         *("cohort", "correction", "group", "level", "n_subjects", "n_covered", "nominal", "coverage"),
@@ -92,8 +89,8 @@ class ReportContents:
         metrics: One row per cohort, predictor, correction, group, level and metric; the whole cohort is the group
             `overall`, sites are the group `site`. A baseline's `mae_difference` is the model's MAE minus its, paired.
         predictions: One row per scan; clinical columns may follow. Ages and brain-PAD in years.
-        associations: One row per model and term; `problems` is a text or a list of texts, empty where there is none.
-            A model that was not fitted has one row without a term, so that it does not vanish.
+        analysis: The declared models of brain-PAD, fitted or not.
+        publication: What `publish` wrote of them, by file name; without it there are no figures of them.
         group_column: The column of `predictions` whose levels the brain-PAD figure compares.
         montages: Label and PNG bytes of example slices.
         quality: One row per prepared scan: a column per quality figure, and `absent`, which says why one is missing.
@@ -119,7 +116,8 @@ class ReportContents:
     curves: pd.DataFrame
     metrics: pd.DataFrame
     predictions: pd.DataFrame
-    associations: pd.DataFrame
+    analysis: Analysis = field(default_factory=lambda: gathered([]))
+    publication: Mapping[str, bytes] = field(default_factory=dict)
     group_column: str | None = None
     montages: tuple[tuple[str, bytes], ...] = ()
     quality: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -132,6 +130,11 @@ class ReportContents:
     comparison: ArmComparison | None = None
     unit: Unit = "years"
     decision: dict[str, Any] | None = None
+
+    @property
+    def associations(self) -> pd.DataFrame:
+        """One row per model and term; one that was not fitted is a row without a term, so that it does not vanish."""
+        return self.analysis.effects
 
     def __post_init__(self) -> None:
         for name in COLUMNS:

@@ -1,4 +1,4 @@
-"""Figures of what brain-PAD has to do with disease: by group, and the declared models' estimates."""
+"""Figures of what brain-PAD has to do with disease: by group, ."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from .contents import usable
-from .figures import MOST_VECTOR_POINTS, Drawing, draw_interval, new_figure
-from .notation import anything, estimate_with_interval, is_missing, label, missing_cells, number, term_label
-from .svg import INK, MARKERS, PALETTE, QUIET, house_style, inline_svg
+from .figures import MOST_VECTOR_POINTS, Drawing, new_figure
+from .notation import anything, label, missing_cells, number
+from .svg import INK, MARKERS, PALETTE, house_style, inline_svg
 from .units import Unit, everything_in_unit
-from .verdict import FALSE_DISCOVERY_RATE, terms_of_interest
 
 FEWEST_POINTS_OF_A_VIOLIN = 8
 JITTER_SEED = 20210601
@@ -124,52 +123,3 @@ def _box(axes: Axes, place: int, values: np.ndarray) -> None:
         whiskerprops={"color": INK, "linewidth": 0.9},
         capprops={"color": INK, "linewidth": 0.9},
     )
-
-
-def association_forest(associations: pd.DataFrame) -> Drawing | None:
-    """Draw the estimates of the terms of interest with their intervals, one panel per model.
-
-    Args:
-        associations: The report's associations; a model's terms share one outcome, not one unit.
-
-    Returns:
-        The drawing, or None where no term of interest has an estimate.
-    """
-    rows = terms_of_interest(associations)
-    rows = rows[~missing_cells(rows["estimate"])]
-    if rows.empty:
-        return None
-    columns = ["model", "term", "estimate", "ci_low", "ci_high", "p_value", "q_value", "n_used"]
-    data = rows[columns].reset_index(drop=True)
-    panels = [(str(model), terms) for model, terms in data.groupby("model", sort=False)]
-    with house_style():
-        heights = [0.62 + 0.22 * len(terms) for _, terms in panels]
-        figure = new_figure(sum(heights) + 0.25)
-        grid = figure.subplots(len(panels), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
-        for axes, (model, terms) in zip(grid[:, 0], panels, strict=True):
-            _panel(axes, model, terms)
-        grid[-1, 0].set_xlabel("estimate, in the outcome's unit per unit of the term, 95% interval")
-        lines = [
-            f"{row['model']}, {row['term']}: {estimate_with_interval(row['estimate'], row['ci_low'], row['ci_high'])}"
-            for row in data.to_dict("records")
-        ]
-        svg = inline_svg(figure, "figure-associations", f"Forest plot of estimates. {'; '.join(lines)}.")
-    caption = (
-        "Terms of interest with 95% intervals, one panel and scale per model. An interval that crosses the dashed line "
-        f"includes no association. Filled: q < {FALSE_DISCOVERY_RATE:g}."
-    )
-    return Drawing("figure-associations", "Associations", caption, svg, data)
-
-
-def _panel(axes: Axes, model: str, terms: pd.DataFrame) -> None:
-    for place, row in enumerate(terms.to_dict("records")):
-        found = not is_missing(row["q_value"]) and row["q_value"] < FALSE_DISCOVERY_RATE
-        colour = PALETTE[0] if found else QUIET
-        draw_interval(axes, place, row["estimate"], row["ci_low"], row["ci_high"], colour, "o")
-        if not found:
-            axes.plot([row["estimate"]], [place], "o", color="white", markersize=5, markeredgecolor=colour)
-    axes.axvline(0, color=INK, linewidth=0.9, linestyle="--")
-    axes.set_yticks(range(len(terms)), [term_label(str(term)) for term in terms["term"]])
-    axes.set_ylim(len(terms) - 0.4, -0.6)
-    axes.set_title(label(model, 60))
-    axes.grid(visible=False, axis="y")

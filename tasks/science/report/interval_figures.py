@@ -9,17 +9,24 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Polygon
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from .notation import decimals_for, interval, is_missing, label, number
-from .print_figures import COLUMN_MM, MM_PER_INCH, TALLEST_MM, limits
+from .print_figures import COLUMN_MM, MM_PER_INCH, POINTS, TALLEST_MM, limits
 from .svg import INK, PALETTE, QUIET
 
 ROW_MM = 7.4
 MARGIN_MM = 3.5
-PANEL_MM = 11.5
-CHARACTERS_OF_A_LINE = 52
+PANEL_MM = 10.5
+TITLE_MM = 4.0
+GAP_MM = 2.5
+WIDTH_POINTS = (COLUMN_MM - 2 * MARGIN_MM) / MM_PER_INCH * 72
+# Bold letters are wider.
+BOLD = 1.15
+MOST_CHARACTERS = 80
 RATIO_TICKS = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100])
 # An interval this many times as wide as the median one is cut, so that the others can be read.
 WIDEST = 8.0
@@ -75,13 +82,16 @@ def interval_figure(panels: Sequence[IntervalPanel]) -> Figure:
     Args:
         panels: At least one, each with at least one row.
     """
-    heights = [len(panel.rows) * ROW_MM + PANEL_MM for panel in panels]
-    total = min(sum(heights), TALLEST_MM)
+    around = [PANEL_MM + (TITLE_MM if panel.title else 0) for panel in panels]
+    n_rows = sum(len(panel.rows) for panel in panels)
+    row_mm = min(ROW_MM, (TALLEST_MM - sum(around)) / n_rows)
+    total = sum(around) + row_mm * n_rows
     figure = Figure(figsize=(COLUMN_MM / MM_PER_INCH, total / MM_PER_INCH))
     top = total
-    for panel, height in zip(panels, (h * total / sum(heights) for h in heights), strict=True):
-        rows_mm = height - PANEL_MM * total / sum(heights)
-        bottom = top - height + 7.6
+    for panel, extra in zip(panels, around, strict=True):
+        rows_mm = row_mm * len(panel.rows)
+        height = rows_mm + extra
+        bottom = top - height + PANEL_MM - GAP_MM
         axes = figure.add_axes((MARGIN_MM / COLUMN_MM, bottom / total, 1 - 2 * MARGIN_MM / COLUMN_MM, rows_mm / total))
         _panel(axes, panel)
         top -= height
@@ -96,6 +106,24 @@ def figures_of(row: IntervalRow) -> str:
     """
     decimals = decimals_for(row.estimate, row.low, row.high)
     return " ".join(filter(None, [number(row.estimate, decimals), interval(row.low, row.high, decimals)]))
+
+
+def width_points(text: str) -> float:
+    """Width of a text in print, in points."""
+    return float(text_to_path.get_text_width_height_descent(text, FontProperties(size=POINTS), ismath=False)[0])
+
+
+def fitted(text: str, room_points: float) -> str:
+    """Shorten a text until it fits, with an ellipsis where something is cut.
+
+    >>> fitted("EDSS", 100.0), fitted("a name that goes on and on", 60.0)
+    ('EDSS', 'a name that…')
+    """
+    whole = label(text, MOST_CHARACTERS)
+    kept = whole
+    while len(kept) > 1 and width_points(kept) > room_points:
+        kept = f"{kept.removesuffix('…')[:-1].rstrip()}…"
+    return kept
 
 
 def _panel(axes: Axes, panel: IntervalPanel) -> None:
@@ -120,9 +148,9 @@ def _panel(axes: Axes, panel: IntervalPanel) -> None:
     axes.spines["left"].set_visible(False)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="x", length=2.5, pad=1.5)
-    axes.set_xlabel(label(panel.axis, 62), labelpad=1.5)
+    axes.set_xlabel(fitted(panel.axis, WIDTH_POINTS), labelpad=1.5)
     if panel.title:
-        axes.set_title(label(panel.title, CHARACTERS_OF_A_LINE), pad=2.5, fontweight="bold")
+        axes.set_title(fitted(panel.title, 0.9 * WIDTH_POINTS), pad=2.5, fontweight="bold")
 
 
 def _range(panel: IntervalPanel, null: float) -> tuple[float, float]:
@@ -163,10 +191,11 @@ def _row(axes: Axes, height: float, row: IntervalRow, ends: tuple[float, float])
 def _words(axes: Axes, place: int, row: IntervalRow) -> None:
     figures = figures_of(row)
     share = "" if is_missing(row.weight) else f" ({row.weight:.0%})"
-    room = CHARACTERS_OF_A_LINE - len(figures) - len(share) - 1
+    widening = BOLD if row.pooled else 1.0
+    room = WIDTH_POINTS / widening - width_points(f"{share}  {figures}")
     options: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center"}
     # White behind the words keeps the lines of the grid out of them.
     behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
     weight = "bold" if row.pooled else "normal"
-    axes.text(0, place, label(row.name, room) + share, ha="left", fontweight=weight, bbox=behind, **options)
+    axes.text(0, place, fitted(row.name, room) + share, ha="left", fontweight=weight, bbox=behind, **options)
     axes.text(1, place, figures, ha="right", fontweight=weight, bbox=behind, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from ..statistics.association_fit import AssociationFit
 from ..statistics.design import INTERCEPT
@@ -98,3 +99,29 @@ def heterogeneity_table(fit: AssociationFit) -> Table | None:
     columns = ("Effect", "Sites", "τ²", "I²", "Q (df)", "p of Q", "95% prediction interval")
     notes = (f"{methods}. The prediction interval is where the effect at another site is expected.",)
     return set_if(f"{fit.name}: differences between sites", columns, body, notes)
+
+
+def diagnostics_table(fit: AssociationFit) -> Table | None:
+    """Set the figures that say whether a model's assumptions hold."""
+    levels = levels_of(fit)
+    body = [
+        (
+            Cell(capital(str(row["figure"]))),
+            Cell(term(str(row["term"]), levels) if row["term"] else "the model"),
+            Cell(number(row["value"], 0 if float(row["value"]).is_integer() else 3), numeric=True),
+            Cell(p_or_dash(row["p_value"]), numeric=True),
+        )
+        for row in fit.diagnostics.to_dict("records")
+        if not is_missing(row["value"])
+    ]
+    return set_if(f"{fit.name}: diagnostics", ("Figure", "Of", "Value", "p"), body, ())
+
+
+MODEL_TABLES: dict[str, Callable[[AssociationFit], Table | None]] = {
+    "adjusted-means": means_table,
+    "contrasts": contrasts_table,
+    "random-effects": random_effects_table,
+    "heterogeneity": heterogeneity_table,
+    "diagnostics": diagnostics_table,
+}
+"""File name → what sets it."""

@@ -2,61 +2,34 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
-from markupsafe import Markup
 
+from .association_section import association_section
 from .comparison_section import comparison_section
 from .contents import COLUMNS, CORRECTED, MODEL, RAW, ReportContents, cohorts_of_role, is_ok
 from .decision_section import decision_sentence, decision_table
-from .disease_figures import association_forest, brain_pad_by_group
+from .disease_figures import brain_pad_by_group
 from .explanation_tables import METHOD_NAMES, explanation_caption, region_tables
 from .figures import Drawing, error_against_baselines, predicted_against_age, training_curves
 from .interval_tables import coverage_table
 from .notation import is_missing
+from .page_parts import Data, Figure, png_address, render, saved_table, with_data
 from .quality_tables import flag_counts, quality_table
 from .tables import (
     Table,
-    association_tables,
-    csv_address,
     exclusion_counts,
     facts_table,
     flow_table,
     group_table,
     metrics_table,
-    plain_table,
     subgroup_tables,
 )
 from .units import everything_in_unit, facts_in_unit
 from .verdict import answer_questions
-
-HERE = Path(__file__).parent
-MOST_ROWS_SHOWN = 300
-
-
-@dataclass(frozen=True)
-class Data:
-    """A table that is folded away under a figure or a heading, with its CSV."""
-
-    summary: str
-    table: Table
-    address: str
-    file_name: str
-    n_rows: int
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A drawing with its data."""
-
-    drawing: Drawing
-    data: Data
 
 
 @dataclass(frozen=True)
@@ -75,7 +48,8 @@ class CohortValidation:
 def render_report(contents: ReportContents) -> str:
     """Set a study's results as a page that a data team, an analyst and a clinician can read and keep.
 
-    Equal contents give equal bytes, so that a report can be compared and hashed; nothing is fetched and no script runs.
+    Equal contents give equal bytes, so that a report can be compared and hashed; nothing is fetched, and no script runs
+    but the one that sorts tables.
 
     Args:
         contents: The results.
@@ -83,18 +57,9 @@ def render_report(contents: ReportContents) -> str:
     Returns:
         HTML, UTF-8 when written.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     parts = (_flow, _quality, _training, _validation, _decision, _explanations, _disease, _comparison, _provenance)
     shown = {name: value for part in parts for name, value in part(contents).items()}
-    style = Markup((HERE / "style.css").read_text(encoding="utf-8"))  # noqa: S704 (the package's own file)
-    answers = answer_questions(contents)
-    return environment.get_template("page.html").render(contents=contents, style=style, answers=answers, **shown)
+    return render("page.html", contents=contents, answers=answer_questions(contents), **shown)
 
 
 def _flow(contents: ReportContents) -> dict[str, Any]:
@@ -105,8 +70,8 @@ def _flow(contents: ReportContents) -> dict[str, Any]:
         "diagrams": diagrams,
         "flow_counts": flow_table(contents.flow) if diagrams else None,
         "exclusion_counts": exclusion_counts(exclusions) if len(exclusions) else None,
-        "exclusion_list": _data(exclusions, "Every excluded scan", "exclusions", show_all=True),
-        "unusable": _data(not_ok, "Predictions that are not usable", "unusable-predictions", show_all=True),
+        "exclusion_list": saved_table(exclusions, "Every excluded scan", "exclusions", show_all=True),
+        "unusable": saved_table(not_ok, "Predictions that are not usable", "unusable-predictions", show_all=True),
     }
 
 
@@ -115,9 +80,9 @@ def _quality(contents: ReportContents) -> dict[str, Any]:
     return {
         "quality_summary": quality_table(contents.quality),
         "flag_counts": flag_counts(flags),
-        "flag_list": _data(flags, "Every finding", "quality-findings"),
-        "all_quality": _data(contents.quality, "All quality figures", "quality"),
-        "sheets": [(cohort, _png_address(png)) for cohort, png in contents.sheets],
+        "flag_list": saved_table(flags, "Every finding", "quality-findings"),
+        "all_quality": saved_table(contents.quality, "All quality figures", "quality"),
+        "sheets": [(cohort, png_address(png)) for cohort, png in contents.sheets],
     }
 
 
@@ -140,7 +105,7 @@ def _training(contents: ReportContents) -> dict[str, Any]:
     best: Any = contents.training.get("best_epoch")
     return {
         "training_facts": facts_table(facts_in_unit(contents.training, contents.unit), "The fit"),
-        "curves": _figure(training_curves(contents.curves, None if is_missing(best) else int(best), contents.unit)),
+        "curves": with_data(training_curves(contents.curves, None if is_missing(best) else int(best), contents.unit)),
     }
 
 
@@ -155,10 +120,10 @@ def _validation(contents: ReportContents) -> dict[str, Any]:
         "external": [part for part in parts if part.cohort in external],
         "other_cohorts": [part for part in parts if part.cohort not in external],
         "corrected_parts": [part for part in parts if part.corrected],
-        "baselines": _figure(baselines),
-        "all_coverage": _data(everything_in_unit(contents.coverage, contents.unit), "All coverage", "coverage"),
-        "all_metrics": _data(everything_in_unit(contents.metrics, contents.unit), "All metrics", "metrics"),
-        "all_predictions": _data(
+        "baselines": with_data(baselines),
+        "all_coverage": saved_table(everything_in_unit(contents.coverage, contents.unit), "All coverage", "coverage"),
+        "all_metrics": saved_table(everything_in_unit(contents.metrics, contents.unit), "All metrics", "metrics"),
+        "all_predictions": saved_table(
             everything_in_unit(contents.predictions, contents.unit), "All predictions", "predictions"
         ),
     }
@@ -183,7 +148,7 @@ def _cohort_validation(contents: ReportContents, cohort: str, position: int) -> 
         role=str(roles.iloc[0]) if len(roles) else "role not given",
         raw=metrics_table(contents.metrics, cohort, RAW, contents.unit),
         corrected=metrics_table(_of_model(contents.metrics), cohort, CORRECTED, contents.unit),
-        scatter=_figure(predicted_against_age(contents.predictions, cohort, position, contents.unit)),
+        scatter=with_data(predicted_against_age(contents.predictions, cohort, position, contents.unit)),
         parts=subgroup_tables(contents.metrics, cohort, contents.unit),
         coverage=coverage_table(contents.coverage, cohort, contents.unit),
     )
@@ -212,9 +177,9 @@ def _explanations(contents: ReportContents) -> dict[str, Any]:
             ShownExplanation(
                 name=f"{METHOD_NAMES[method]}, {one.model}" if one.model else METHOD_NAMES[method],
                 caption=explanation_caption(one.facts),
-                address=_png_address(one.picture),
+                address=png_address(one.picture),
                 tables=region_tables(one.regions, method),
-                data=_data(one.regions, "All regions", "-".join(filter(None, ["regions", method, one.model]))),
+                data=saved_table(one.regions, "All regions", "-".join(filter(None, ["regions", method, one.model]))),
             )
         )
     return {"explanations": shown}
@@ -223,11 +188,9 @@ def _explanations(contents: ReportContents) -> dict[str, Any]:
 def _disease(contents: ReportContents) -> dict[str, Any]:
     column = contents.group_column
     return {
-        "groups": _figure(brain_pad_by_group(contents.predictions, column, contents.unit)) if column else None,
+        "groups": with_data(brain_pad_by_group(contents.predictions, column, contents.unit)) if column else None,
         "group_summary": group_table(contents.predictions, column, contents.unit) if column else None,
-        "forest": _figure(association_forest(contents.associations)),
-        "associations": association_tables(contents.associations),
-        "all_associations": _data(contents.associations, "All terms", "associations"),
+        "associations": association_section(contents.analysis, contents.publication),
     }
 
 
@@ -236,43 +199,13 @@ def _comparison(contents: ReportContents) -> dict[str, Any]:
         return {"comparison": None}
     section = comparison_section(contents.comparison, contents.unit)
     shown: dict[str, Any] = {item.name: getattr(section, item.name) for item in fields(section)}
-    drawn = {name: _figure(value) for name, value in shown.items() if isinstance(value, Drawing)}
-    saved = [_data(table, summary, name) for summary, name, table in section.saved]
+    drawn = {name: with_data(value) for name, value in shown.items() if isinstance(value, Drawing)}
+    saved = [saved_table(table, summary, name) for summary, name, table in section.saved]
     return {"comparison": {**shown, **drawn, "saved": saved}}
 
 
 def _provenance(contents: ReportContents) -> dict[str, Any]:
     return {
         "provenance_facts": facts_table(contents.provenance, "What made these numbers"),
-        "montages": [(name, _png_address(png)) for name, png in contents.montages],
+        "montages": [(name, png_address(png)) for name, png in contents.montages],
     }
-
-
-def _png_address(png: bytes) -> str:
-    if not png.startswith(b"\x89PNG"):
-        raise ValueError("A picture is not a PNG image: its first bytes are not those of PNG. Give PNG bytes.")
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
-
-def _figure(drawing: Drawing | None) -> Figure | None:
-    if drawing is None:
-        return None
-    data = _data(drawing.data, "Data of this figure", drawing.name.removeprefix("figure-"))
-    return None if data is None else Figure(drawing, data)
-
-
-def _data(frame: pd.DataFrame, summary: str, name: str, *, show_all: bool = False) -> Data | None:
-    if frame.empty:
-        return None
-    frame = _readable(frame)
-    shown = frame if show_all else frame.head(MOST_ROWS_SHOWN)
-    return Data(summary, plain_table(shown, summary), csv_address(frame), f"{name}.csv", len(frame))
-
-
-def _readable(frame: pd.DataFrame) -> pd.DataFrame:
-    joined: Iterable[str] = [column for column in frame.columns if column == "problems"]
-    return frame.assign(**{column: frame[column].map(_joined) for column in joined})
-
-
-def _joined(value: Any) -> str:
-    return "; ".join(map(str, value)) if isinstance(value, (list, tuple)) else ("" if is_missing(value) else str(value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ COLUMN_MM = 85.0
 MM_PER_INCH = 25.4
 TALLEST_MM = 225.0
 PNG_DOTS_PER_INCH = 300
+CSV_DIGITS = 10
 # Journals ask for 7 points at the least; DejaVu is wide, so that another font in its place fits as well.
 POINTS = 7.5
 PRINT_STYLE: Mapping[str, Any] = {
@@ -31,8 +33,8 @@ PRINT_STYLE: Mapping[str, Any] = {
     "ytick.labelsize": POINTS,
     "legend.fontsize": 7,
     "pdf.fonttype": 42,
-    "figure.constrained_layout.w_pad": 0.03,
-    "figure.constrained_layout.h_pad": 0.03,
+    "figure.constrained_layout.w_pad": 0.045,
+    "figure.constrained_layout.h_pad": 0.045,
 }
 
 
@@ -42,10 +44,12 @@ class PrintFigure:
 
     Attributes:
         drawing: For the page.
-        files: Ending (`svg`, `pdf`, `png`, `csv`) → content.
+        model: The model that it shows; "" where it shows several.
+        files: Ending → content: `svg`, `pdf`, `png`, the data as `csv`, and title, caption and description as `json`.
     """
 
     drawing: Drawing
+    model: str
     files: Mapping[str, bytes]
 
 
@@ -62,16 +66,19 @@ def column_figure(height_mm: float) -> Figure:
     return Figure(figsize=size, layout="constrained")
 
 
-def printed(figure: Figure, name: str, title: str, caption: str, alt: str, data: pd.DataFrame) -> PrintFigure:
+def printed(
+    figure: Figure, name: str, title: str, caption: str, alt: str, data: pd.DataFrame, model: str = ""
+) -> PrintFigure:
     """Write a figure in every format, within `print_style`.
 
     Args:
         figure: The figure.
-        name: Unique within a page: letters, digits and hyphens.
+        name: Of its files, unique within a page: letters, digits and hyphens.
         title: A short title.
         caption: What is drawn, and how to read it.
         alt: What it shows, for those who do not see it.
         data: The rows that are drawn.
+        model: The model that it shows; "" where it shows several.
 
     Returns:
         The figure; equal drawings give equal bytes.
@@ -79,15 +86,29 @@ def printed(figure: Figure, name: str, title: str, caption: str, alt: str, data:
     # Laid out once: doing it anew for every format takes most of the time.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    svg = svg_file(figure)
+    words = {"title": title, "caption": caption, "description": alt, "model": model}
     files = {
-        "svg": svg,
+        "svg": svg_file(figure),
         "pdf": _saved(figure, "pdf", {"CreationDate": None, "Creator": None, "Producer": None}),
         "png": _saved(figure, "png", {"Software": None}),
-        "csv": csv_text(data).encode(),
+        "csv": csv_text(data, CSV_DIGITS).encode(),
+        "json": json.dumps(words, ensure_ascii=False, indent=1).encode(),
     }
-    element = confined_svg(svg, name, alt, "plot column")
-    return PrintFigure(Drawing(name, title, caption, element, data.reset_index(drop=True)), files)
+    return read_figure(name, files)
+
+
+def read_figure(name: str, files: Mapping[str, bytes]) -> PrintFigure:
+    """Read a figure that `printed` wrote.
+
+    Args:
+        name: Of its files.
+        files: Ending → content; `svg`, `csv` and `json` are read.
+    """
+    words = json.loads(files["json"])
+    element = confined_svg(files["svg"], f"figure-{name}", words["description"], "plot column")
+    data = pd.read_csv(io.BytesIO(files["csv"]), keep_default_na=False, na_values=[""])
+    drawing = Drawing(f"figure-{name}", words["title"], words["caption"], element, data)
+    return PrintFigure(drawing, words["model"], files)
 
 
 def _saved(figure: Figure, kind: str, metadata: dict[str, Any]) -> bytes:

@@ -7,11 +7,14 @@ from collections.abc import Iterator, Mapping
 import pandas as pd
 
 from ..statistics.analysis import Analysis
-from .association_figures import figures_of_analysis, slug
+from .association_figures import figures_of_analysis
 from .association_methods import methods_markdown, methods_text
-from .association_tables import effect_sizes_table, effects_of, effects_table, rows_table, sensitivity_table
+from .association_section import association_report
+from .association_tables import effects_of, effects_table, rows_table
+from .association_words import slug
 from .csv_files import csv_text
-from .model_tables import contrasts_table, heterogeneity_table, means_table, random_effects_table
+from .effect_size_tables import effect_sizes_table, sensitivity_table
+from .model_tables import MODEL_TABLES
 from .print_figures import PrintFigure
 from .table_formats import as_html, as_latex, as_markdown
 from .tables import Table
@@ -26,13 +29,14 @@ def publish(analysis: Analysis) -> dict[str, bytes]:
         analysis: The models, fitted or not.
 
     Returns:
-        File name → content: `tables/NAME.{html,tex,md,csv}`, `figures/NAME.{svg,pdf,png,csv}`, `methods.txt` and
-        `methods.md`. Equal analyses give equal bytes.
+        File name → content: `tables/NAME.{html,tex,md,csv}`, `figures/NAME.{svg,pdf,png,csv,json}`, `methods.txt`,
+        `methods.md` and `report.html`, which shows all of it. Equal analyses give equal bytes.
     """
     files = {f"tables/{name}": content for name, content in table_files(analysis).items()}
     files |= figure_files(figures_of_analysis(analysis))
     files["methods.txt"] = methods_text(analysis).encode()
     files["methods.md"] = methods_markdown(analysis).encode()
+    files["report.html"] = association_report(analysis, files).encode()
     return files
 
 
@@ -59,7 +63,7 @@ def table_files(analysis: Analysis) -> dict[str, bytes]:
 
 
 def _numbers(effects: pd.DataFrame) -> str:
-    plain = effects.assign(problems=effects["problems"].map("; ".join))
+    plain = effects.assign(problems=effects["problems"].map(" ".join), notes=effects["notes"].map(" ".join))
     return csv_text(plain.dropna(axis="columns", how="all"), CSV_DIGITS)
 
 
@@ -72,12 +76,7 @@ def publication_tables(analysis: Analysis) -> Iterator[tuple[str, Table]]:
             yield stem, made
     yield "rows", rows_table(analysis)
     for fit in analysis.fits:
-        for stem, of_model in (
-            ("adjusted-means", means_table),
-            ("contrasts", contrasts_table),
-            ("random-effects", random_effects_table),
-            ("heterogeneity", heterogeneity_table),
-        ):
-            made = of_model(fit)
+        for stem, table_of in MODEL_TABLES.items():
+            made = table_of(fit)
             if made is not None:
                 yield f"{stem}-{slug(fit.name)}", made

@@ -33,7 +33,7 @@ def partial_regression(fit: AssociationFit, parameter: str, name: str) -> PrintF
     Args:
         fit: A fitted linear model with its rows.
         parameter: The coefficient to draw.
-        name: Of the figure, unique within a page.
+        name: Of its files.
 
     Returns:
         The figure, or None where the model holds no rows or is of another kind.
@@ -63,7 +63,7 @@ def partial_regression(fit: AssociationFit, parameter: str, name: str) -> PrintF
         axes.plot(grid, line, color=PALETTE[1], linewidth=1.4)
         axes.set(xlabel=f"{label(of, 40)}, adjusted", ylabel=f"{label(outcome, 32)}, adjusted")
         figures = f"β = {_with_interval(row)}, {p_equals(row['p_value'])}"
-        axes.set_title(figures, fontweight="normal")
+        axes.set_title(figures)
         alt = (
             f"Scatter of {outcome} against {of}, both adjusted for the other predictors, {plural(len(data), 'row')}, "
             f"with the fitted line and its 95% band. {figures}."
@@ -72,7 +72,7 @@ def partial_regression(fit: AssociationFit, parameter: str, name: str) -> PrintF
             f"{words}: each point is a row of the model “{fit.name}” after both variables are adjusted for the other "
             "predictors and set back at their means. The slope is the model's β; the band is the line's 95% interval."
         )
-        return printed(figure, name, f"Partial regression, {words}", caption, alt, data)
+        return printed(figure, name, f"Partial regression, {words}", caption, alt, data, fit.name)
 
 
 def _line(
@@ -96,7 +96,7 @@ def raincloud(fit: AssociationFit, factor: str, name: str) -> PrintFigure | None
     Args:
         fit: A fitted linear or mixed model; another kind draws means alone.
         factor: A categorical predictor.
-        name: Of the figure, unique within a page.
+        name: Of its files.
 
     Returns:
         The figure, or None where there are no adjusted means.
@@ -138,7 +138,7 @@ def raincloud(fit: AssociationFit, factor: str, name: str) -> PrintFigure | None
         )
         what = f"{capital(variable(factor))} in the model “{fit.name}”"
         caption = f"{what}. {points}Black: adjusted mean with its 95% interval."
-        return printed(figure, name, f"{outcome} by {variable(factor)}", caption, alt, data)
+        return printed(figure, name, f"{outcome} by {variable(factor)}", caption, alt, data, fit.name)
 
 
 def _coefficient(fit: AssociationFit, parameter: str) -> dict[str, Any]:

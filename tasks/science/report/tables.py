@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from .contents import MODEL, RAW, overall, predictors, problems_of
-from .csv_files import csv_text
+from .contents import MODEL, RAW, overall, predictors
 from .disease_figures import first_sessions
 from .notation import (
     METRIC_LABELS,
@@ -18,14 +16,12 @@ from .notation import (
     NOT_GIVEN,
     anything,
     count,
-    decimals_for,
     duration,
     humanise,
     interval,
     is_missing,
     metric_name,
     number,
-    p_value,
     plural,
 )
 from .units import Unit, everything_in_unit, metric_label_in, metrics_in_unit
@@ -66,18 +62,6 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
-
-
-def csv_address(frame: pd.DataFrame) -> str:
-    """Make a `data:` address that saves a table as CSV, so that a figure's numbers travel with the page.
-
-    Args:
-        frame: Any table.
-
-    Returns:
-        The address; UTF-8, missing cells empty.
-    """
-    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(csv_text(frame).encode()).decode()}"
 
 
 def plain_table(frame: pd.DataFrame, caption: str) -> Table:
@@ -225,44 +209,6 @@ def group_table(predictions: pd.DataFrame, group_column: str, unit: Unit = "year
         )
     columns = ("Group", "Subjects", f"Age ({unit})", "Brain-PAD, raw: mean", "Brain-PAD, raw: median")
     return Table(f"Brain-PAD by {group_column}, {unit}", (*columns, "Brain-PAD, bias-corrected: mean"), tuple(body))
-
-
-def association_tables(associations: pd.DataFrame) -> list[tuple[str, str, str, Table, tuple[str, ...]]]:
-    """Set every term of every model.
-
-    Args:
-        associations: The report's associations.
-
-    Returns:
-        Per model: name, formula, method, table, problems.
-    """
-    tables = []
-    for model, terms in associations.groupby("model", sort=False):
-        first = terms.iloc[0]
-        rows = tuple(_term_row(row) for row in terms.to_dict("records"))
-        columns = ("Term", "Of interest", "Estimate", "SE", "Statistic", "p", "q", "n used", "n dropped")
-        problems = dict.fromkeys(problem for value in terms["problems"] for problem in problems_of(value))
-        table = Table(f"{model}: estimates with 95% intervals", columns, rows)
-        tables.append((str(model), anything(first["formula"]), anything(first["method"]), table, tuple(problems)))
-    return tables
-
-
-def _term_row(row: Mapping[Any, Any]) -> tuple[Cell, ...]:
-    decimals = decimals_for(row["estimate"], row["ci_low"], row["ci_high"])
-    bounds = interval(row["ci_low"], row["ci_high"], decimals)
-    of_interest = not is_missing(row["of_interest"]) and bool(row["of_interest"])
-    q_text = p_value(row["q_value"]) if of_interest else "–"
-    return (
-        Cell("the model was not fitted" if is_missing(row["term"]) else str(row["term"])),
-        Cell("yes" if of_interest else "–"),
-        Cell(number(row["estimate"], decimals), bounds, numeric=True),
-        Cell(number(row["se"], decimals), numeric=True),
-        Cell(number(row["statistic"]), numeric=True),
-        Cell(p_value(row["p_value"]), numeric=True),
-        Cell(q_text, numeric=True),
-        Cell(count(row["n_used"]), numeric=True),
-        Cell(count(row["n_dropped"]), numeric=True),
-    )
 
 
 def facts_table(facts: Mapping[str, Any], caption: str) -> Table | None:

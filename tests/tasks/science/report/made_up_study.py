@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 
 from tasks.science.report.cautions import find_cautions
 from tasks.science.report.contents import CORRECTED, MEAN_AGE, MODEL, RAW, TISSUE_VOLUMES, ReportContents
+from tasks.science.statistics.analysis import EFFECT_COLUMNS, Analysis
+from tasks.science.statistics.association_fit import COLUMNS, AssociationFit
 from tasks.science.statistics.bootstrap import metric_table
 from tasks.science.statistics.conformal import ConformalInterval, coverage_table
 
@@ -99,8 +101,8 @@ def made_up_coverage(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True).assign(cohort="northern-sites")
 
 
-def made_up_associations() -> pd.DataFrame:
-    """Two models that worked and one that could not be fitted."""
+def made_up_associations() -> Analysis:
+    """Two models that worked and one that could not be fitted, as bare figures."""
     nan = float("nan")
     adjusted = "brain_pad_years ~ C(diagnosis) + age_years + C(sex)"
     severity = "brain_pad_years ~ edss + age_years + C(sex)"
@@ -116,7 +118,36 @@ def made_up_associations() -> pd.DataFrame:
         ("slopes", slopes, "mixed, REML", "brain_pad_years:years", *[nan] * 7, 9, 51, True, trouble),
     ]
     columns = "model formula method term estimate se ci_low ci_high statistic p_value q_value n_used n_dropped"
-    return pd.DataFrame(rows, columns=[*columns.split(), "of_interest", "problems"])
+    effects = pd.DataFrame(rows, columns=[*columns.split(), "of_interest", "problems"])
+    effects["problems"] = [[text] if text else [] for text in effects["problems"]]
+    effects["response"] = effects["formula"].str.split(" ~ ").str[0]
+    return Analysis(tuple(_bare_fit(terms) for _, terms in effects.groupby("model", sort=False)), with_all(effects))
+
+
+def with_all(effects: pd.DataFrame) -> pd.DataFrame:
+    """Give a table of effects the columns that it lacks."""
+    numeric = [name for name in EFFECT_COLUMNS if name not in effects and name != "notes"]
+    return effects.assign(**dict.fromkeys(numeric, math.nan), notes=[[]] * len(effects))[EFFECT_COLUMNS]
+
+
+def _bare_fit(terms: pd.DataFrame) -> AssociationFit:
+    first = terms.iloc[0]
+    return AssociationFit(
+        name=first["model"],
+        formula=first["formula"],
+        response=first["response"],
+        method=first["method"],
+        coefficients=terms.reindex(columns=COLUMNS),
+        n_used=int(first["n_used"]),
+        n_subjects=int(first["n_used"]),
+        n_dropped={"missing edss": int(first["n_dropped"])},
+        problems=tuple(first["problems"]),
+        covariance=pd.DataFrame(),
+        coding=None,
+        centre={},
+        kind="mixed" if "mixed" in first["method"] else "linear",
+        groups="participant_id",
+    )
 
 
 def made_up_training(n_subjects: int = 412) -> dict[str, object]:
@@ -194,7 +225,7 @@ def made_up_study(error_years: float = 5.0, n_subjects: int = 60) -> ReportConte
         "exclusions": made_up_exclusions(),
         "metrics": made_up_metrics(predictions),
         "predictions": predictions,
-        "associations": made_up_associations(),
+        "analysis": made_up_associations(),
         "coverage": made_up_coverage(predictions),
     }
     contents = ReportContents(

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from tasks.science.report.cautions import find_cautions
-from tasks.science.report.contents import ReportContents, empty_table
+from tasks.science.report.contents import ReportContents
+from tasks.science.statistics.analysis import gathered
 
 from .made_up_study import made_up_study
 
@@ -21,8 +22,11 @@ def sound() -> ReportContents:
     """A study without a fault: the made-up one, its bad rows mended."""
     study = made_up_study()
     predictions = study.predictions.assign(status="ok")
-    associations = study.associations.assign(problems="")
-    return replace(study, predictions=predictions, associations=associations, cautions=())
+    return with_problems(replace(study, predictions=predictions, cautions=()), [[]] * 7)
+
+
+def with_problems(study: ReportContents, problems: list[list[str]]) -> ReportContents:
+    return replace(study, analysis=replace(study.analysis, effects=study.associations.assign(problems=problems)))
 
 
 def with_metric(
@@ -135,7 +139,7 @@ CASES: dict[str, tuple[Change, str]] = {
         "1 of 60 predictions not usable (out-of-range 1)",
     ),
     "fit problem": (
-        lambda s: replace(s, associations=s.associations.assign(problems=[["singular fit."]] + [[]] * 6)),
+        lambda s: with_problems(s, [["singular fit."]] + [[]] * 6),
         "Association “diagnosis”: singular fit.",
     ),
 }
@@ -161,7 +165,7 @@ SILENT: dict[str, Change] = {
     "paired difference below zero": lambda s: with_difference(
         with_metric(with_metric(s, "mae", (12.0, 10.5, 13.5)), "mae", (20.0, 18.0, 22.0), "tissue volumes"), -3.0, -0.1
     ),
-    "no associations": lambda s: replace(s, associations=empty_table("associations")),
+    "no associations": lambda s: replace(s, analysis=gathered([])),
     "training ages reach the cohort's": lambda s: replace(s, training={**s.training, "age_range_years": (22.0, 78.0)}),
 }
 

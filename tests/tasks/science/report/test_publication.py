@@ -96,7 +96,9 @@ def test_hostile_names_are_printed_in_every_format_and_obeyed_in_none(analysis: 
         grid = [line for line in as_markdown(table).splitlines() if line.startswith("|")]
         assert {len(re.findall(r"(?<!\\)\|", line)) for line in grid} == {len(table.columns) + 1}
     files = publish(hostile)
-    assert all(re.fullmatch(r"(tables|figures)/[a-z0-9-]+\.[a-z]+|methods\.(txt|md)", name) for name in files)
+    assert all(
+        re.fullmatch(r"(tables|figures)/[a-z0-9-]+\.[a-z]+|methods\.(txt|md)|report\.html", name) for name in files
+    )
     assert not re.search(rb"(?m)(^|,)=", files["tables/effects.csv"])
 
 
@@ -133,7 +135,7 @@ def test_every_kind_of_figure_is_drawn_with_its_data(figures: dict[str, PrintFig
     kinds = {re.match(r"forest-\w+|partial-regression|[a-z]+", stem)[0] for stem in figures}  # type: ignore[index]
     assert kinds == {"forest-models", "forest-sites", "partial-regression", "groups", "trajectories", "coefficients"}
     for stem, figure in figures.items():
-        assert set(figure.files) == {"svg", "pdf", "png", "csv"}
+        assert set(figure.files) == {"svg", "pdf", "png", "csv", "json"}
         assert len(pd.read_csv(io.BytesIO(figure.files["csv"]))) == len(figure.drawing.data) > 0, stem
         assert figure.files["pdf"].startswith(b"%PDF")
 
@@ -163,9 +165,9 @@ def test_partial_regression_has_the_models_slope(analysis: Analysis, figures: di
     slope, _ = np.polyfit(data["predictor_adjusted"], data["outcome_adjusted"], 1)
     fit = analysis.fits[1]
     row = fit.coefficients.set_index("term").loc["edss"]
-    assert slope == pytest.approx(row["estimate"], rel=1e-9)
+    assert slope == pytest.approx(row["estimate"], rel=1e-7)
     r = np.corrcoef(data["predictor_adjusted"], data["outcome_adjusted"])[0, 1]
-    assert r**2 == pytest.approx(row["partial_r2"], rel=1e-9)
+    assert r**2 == pytest.approx(row["partial_r2"], rel=1e-7)
     assert data["outcome_adjusted"].mean() == pytest.approx(fit.rows["brain_pad_years"].mean())
 
 
@@ -174,7 +176,7 @@ def test_points_of_a_group_lie_around_its_adjusted_mean(analysis: Analysis, figu
     means = analysis.fits[0].adjusted_means.set_index("level")["mean"]
     of_rows = data[data["kind"] == "row"].groupby("group")["adjusted"].mean()
     # Least squares leaves residuals that sum to zero in every level of a factor.
-    np.testing.assert_allclose(of_rows, means[of_rows.index], rtol=1e-9)
+    np.testing.assert_allclose(of_rows, means[of_rows.index], rtol=1e-7)
 
 
 def test_courses_are_those_of_the_fixed_effects(analysis: Analysis) -> None:
