@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
 from typing import Any
 
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from infra import registry, tracking
+from infra import layout, registry, tracking
 from infra.settings import Settings, load_settings
-from infra.storage import Store
+from infra.storage import Store, read_uri
 from tasks.steps.card import FACTS, FOLDER, MARKDOWN, PAGE
 from tasks.steps.lineage import Fit, fit_in, fits, scans_of_images, scans_of_subject, scored, version_facts, versions_of
 
-SHORTEST_NAME = 6
-READERS = {".csv": ",", ".tsv": "\t"}
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+PARQUET = ".parquet"
 
 
 def lineage_of_models(what: str) -> list[dict[str, Any]]:
@@ -31,24 +31,31 @@ def lineage_of_models(what: str) -> list[dict[str, Any]]:
     settings = load_settings()
     client = tracking.connect(settings) if settings.has_registry else None
     store = Store(settings.store, settings.cache, settings.cache_bytes)
-    if what.startswith("models:/"):
-        return [_of_version(client, store, what)]
-    if Path(what).suffix in (*READERS, ".parquet"):
-        return [_of_version(client, store, version) for version in _versions_in(Path(what))]
-    fit = fit_in(store, what) if len(what) >= SHORTEST_NAME and what.isalnum() else None
+    suffix = what[what.rfind(".") :]
+    named = _named_in(what, suffix) if suffix in (*SEPARATORS, PARQUET) else [what]
+    return [
+        _of_version(client, store, one) if one.startswith("models:/") else _of_fit(client, store, one) for one in named
+    ]
+
+
+def _of_fit(client: MlflowClient | None, store: Store, fit_key: str) -> dict[str, Any]:
+    fit = fit_in(store, fit_key) if len(fit_key) >= layout.KEY_LENGTH and fit_key.isalnum() else None
     if fit is None:
         raise ValueError(
-            f"{what}: no fit of that key in {store.url}; expected models:/NAME@ALIAS, models:/NAME/VERSION, the key of "
-            "a fit, or a table of predictions (.csv, .tsv, .parquet)"
+            f"{fit_key}: no fit of that key in {store.url}; expected models:/NAME@ALIAS, models:/NAME/VERSION, the key "
+            "of a fit, or a table of predictions (.csv, .tsv, .parquet)"
         )
-    return [_described(client, fit, versions_of(client, fit.key))]
+    return _described(client, fit, versions_of(client, fit.key))
 
 
-def _versions_in(path: Path) -> list[str]:
-    table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, sep=READERS[path.suffix])
-    if "model_version" not in table:
-        raise ValueError(f"{path}: found no column model_version; expected a table of `padflow predict`")
-    return sorted(set(table["model_version"].dropna().astype(str)))
+def _named_in(url: str, suffix: str) -> list[str]:
+    """The versions that a table of predictions names; the fits, where it comes from a server that knew no version."""
+    content = io.BytesIO(read_uri(url))
+    table = pd.read_parquet(content) if suffix == PARQUET else pd.read_csv(content, sep=SEPARATORS[suffix])
+    for column in ("model_version", "fit_key"):
+        if column in table:
+            return sorted(set(table[column].dropna().astype(str)))
+    raise ValueError(f"{url}: found no column model_version or fit_key; expected a table of predictions")
 
 
 def _of_version(client: MlflowClient | None, store: Store, uri: str) -> dict[str, Any]:
@@ -117,7 +124,9 @@ def _keys_of(store: Store, participant_id: str, cohort: str | None) -> set[str]:
         latest = f"cohorts/{folder}/latest.json"
         if not store.exists(latest) or (cohort and folder.rsplit("-", 1)[0] != cohort):
             continue
-        manifest = store.read_table(f"cohorts/{folder}/{store.read_json(latest)['digest'][:16]}/manifest.parquet")
+        manifest = store.read_table(
+            f"cohorts/{folder}/{store.read_json(latest)['digest'][: layout.KEY_LENGTH]}/manifest.parquet"
+        )
         found |= set(manifest.loc[manifest["participant_id"] == participant_id, "sha256"]) - {""}
     return found
 

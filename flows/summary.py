@@ -83,10 +83,11 @@ def print_predictions(table: pd.DataFrame, destination: Path | None, as_json: bo
     if as_json:
         print(json.dumps(as_rows(table), indent=1))
         return
-    shown = Table("image", "brain age", "spread", "brain-PAD", "status", "reason")
+    shown = Table("image", "brain age", "spread", "brain-PAD", "status", "reason, and what is unusual")
     for row in table.to_dict("records"):
         figures = [_years(row[name]) for name in ("predicted_age_years", "ensemble_spread_years", "brain_pad_years")]
-        add_row(shown, str(row["image"]), *figures, str(row["status"]), str(row["reason"]))
+        said = "; ".join(filter(None, (str(row["reason"]), str(row["quality_flags"]))))
+        add_row(shown, str(row["image"]), *figures, str(row["status"]), said)
     out.print(shown)
 
 

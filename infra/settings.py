@@ -16,6 +16,7 @@ DEFAULT_WORKER_WAIT = "2h"
 QUIET_DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     # The command line says what went wrong in words; Prefect would print the whole traceback before that.
     "PREFECT_LOGGING_LEVEL": "CRITICAL",

@@ -11,7 +11,8 @@ import pandas as pd
 
 from infra import layout, tracking
 from infra.settings import Settings
-from tasks.science.report.card import CardSection, as_html, as_markdown, card_sections
+from tasks.science.report.card import card_sections
+from tasks.science.report.card_text import CardSection, as_html, as_markdown
 from tasks.steps.progress import CohortState, FittedModel
 
 FOLDER = "model-card"
@@ -93,7 +94,7 @@ def gather_card(model: FittedModel, metrics: pd.DataFrame, logged: dict[str, str
             **{n.replace("_digest.", " of ").replace("_", " "): v for n, v in logged.items() if "_digest" in n},
             "weights SHA-256": record["weights_sha256"],
             "MLflow run": registered["run_id"],
-            "scans": f"{layout.fit_folder(record['fit_key'])}/rows.parquet of the store; `padflow lineage` lists them",
+            "scans": f"{layout.fit_folder(record['fit_key'])}/rows.parquet of the store; padflow lineage lists them",
         },
     }
     return dict(json.loads(json.dumps(facts, default=str)))

@@ -289,7 +289,9 @@ def test_versions_in_the_registry_are_named_and_tagged_and_lineage_runs_both_way
     tracking.log_parameters(client, run_id, {"manifest_digest.healthy": "abc", "study_digest": "def"})
 
     pd.DataFrame({"model_version": [f"models:/{NAME}/1"]}).to_csv(tmp_path / "ages.csv")
-    for what in (f"models:/{NAME}@champion", f"models:/{NAME}/1", case.fit_key, str(tmp_path / "ages.csv")):
+    pd.DataFrame({"fit_key": [case.fit_key, None]}).to_parquet(tmp_path / "served.parquet")
+    tables = [str(tmp_path / name) for name in ("ages.csv", "served.parquet")]
+    for what in (f"models:/{NAME}@champion", f"models:/{NAME}/1", case.fit_key, case.fit_key[:16], *tables):
         (told,) = lineage_of_models(what)
         assert told["versions"] == [
             {"model": f"models:/{NAME}/1", "aliases": ["challenger", "champion"], "run_id": run_id}

@@ -5,45 +5,18 @@ The parts follow Mitchell et al. 2019 (doi:10.1145/3287560.3287596). A fact that
 
 from __future__ import annotations
 
-import html
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from .card_text import CardSection, CardTable
 from .notation import is_missing
 from .units import PER_YEAR, Unit, metric_label_in, metrics_in_unit
 
 # What a core of a server draws under load, with its share of the rest of the processor: an assumption.
 WATTS_PER_CORE = 12.0
 METRICS = ("mae", "rmse", "r2", "pearson_r", "calibration_slope", "mae_difference")
-STYLE = (
-    "body{font:15px/1.5 system-ui,'Liberation Sans',Arial,sans-serif;color:#222;max-width:62rem;margin:2rem auto;"
-    "padding:0 1.2rem}h1{font-size:1.7rem}h2{font-size:1.2rem;margin:1.8rem 0 .4rem;border-bottom:1px solid #ccc}"
-    "table{border-collapse:collapse;margin:.6rem 0 1rem;font-size:.9rem}th,td{border:1px solid #d5d5d5;"
-    "padding:.28rem .6rem;text-align:left;vertical-align:top;overflow-wrap:anywhere}th{background:#f4f4f1}"
-    "caption{text-align:left;font-weight:600;padding:.3rem 0}div{overflow-x:auto}"
-)
-
-
-@dataclass(frozen=True)
-class CardTable:
-    """A table of text."""
-
-    caption: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class CardSection:
-    """A heading with sentences and tables."""
-
-    heading: str
-    sentences: tuple[str, ...] = ()
-    tables: tuple[CardTable, ...] = ()
 
 
 def card_sections(facts: Mapping[str, Any]) -> list[CardSection]:
@@ -61,56 +34,21 @@ def card_sections(facts: Mapping[str, Any]) -> list[CardSection]:
         _model(facts),
         _use(facts),
         _data(facts),
-        _making(facts),
         _metrics(facts),
         _uncertainty(facts),
         _limits(facts),
+        _making(facts),
         _cost(facts),
-        _pairs("Software", facts["versions"]),
-        _pairs("Lineage", facts["lineage"]),
+        CardSection("Software", (), (_table("Versions when it was fitted", facts["versions"]),)),
+        CardSection("Lineage", (), (_table("What it was made of", facts["lineage"]),)),
     ]
-
-
-def as_markdown(title: str, sections: Iterable[CardSection]) -> str:
-    """Write a card as Markdown; nothing that a fact holds is taken for markup."""
-    blocks = [f"# {_escaped(title)}"]
-    for section in sections:
-        blocks.append(f"## {_escaped(section.heading)}")
-        blocks += [_escaped(sentence) for sentence in section.sentences]
-        for table in section.tables:
-            lines = [_line(table.header), _line(["---"] * len(table.header), raw=True), *map(_line, table.rows)]
-            blocks.append("\n".join([f"**{_escaped(table.caption)}**", "", *lines]))
-    return "\n\n".join(blocks) + "\n"
-
-
-def as_html(title: str, sections: Iterable[CardSection]) -> str:
-    """Write a card as one page that needs nothing beside it; everything that a fact holds is escaped."""
-    parts = [f"<h1>{html.escape(title)}</h1>"]
-    for section in sections:
-        parts.append(f"<h2>{html.escape(section.heading)}</h2>")
-        parts += [f"<p>{html.escape(sentence)}</p>" for sentence in section.sentences]
-        for table in section.tables:
-            head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in table.header)
-            rows = "".join(
-                "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>\n" for row in table.rows
-            )
-            parts.append(
-                f"<div><table><caption>{html.escape(table.caption)}</caption>\n"
-                f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>"
-            )
-    body = "\n".join(parts)
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{html.escape(title)}</title>'
-        f"<style>{STYLE}</style></head>\n<body>\n{body}\n</body>\n</html>\n"
-    )
 
 
 def _model(facts: Mapping[str, Any]) -> CardSection:
     network, members = facts["network"], facts["members"]
     contrasts = " and ".join(facts["recipe"]["images"])
     said = (
-        f"An ensemble of {len(members)} network{'s' * (len(members) != 1)} ({network['name']}) that predicts "
+        f"{'One network' if len(members) == 1 else f'The mean of {len(members)} networks'} ({network['name']}) for "
         f"{facts['target']} from {contrasts} MRI of the head. brain-PAD is the predicted minus the chronological age."
     )
     return CardSection("Model", (said,), (_table("What it is", facts["model"]),))
@@ -148,9 +86,11 @@ def _data(facts: Mapping[str, Any]) -> CardSection:
         for cohort in facts["cohorts"]
     )
     lost = tuple(
-        (str(cohort["name"]), str(cohort["indexed"]), str(cohort["unused"]), str(cohort["excluded"]), _counted(why))
+        (
+            *(str(cohort[name]) for name in ("name", "indexed", "unused", "excluded")),
+            _counted(cohort["exclusions"], "none"),
+        )
         for cohort in facts["cohorts"]
-        for why in [cohort["exclusions"]]
     )
     parts = tuple((str(part), *(str(n) for n in counts)) for part, counts in facts["parts"].items())
     return CardSection(
@@ -158,7 +98,7 @@ def _data(facts: Mapping[str, Any]) -> CardSection:
         ("Subjects are split once, by person; external and clinical cohorts were never trained on.",),
         (
             CardTable("Prepared scans", header, rows),
-            CardTable("What was not used", ("cohort", "indexed", "not asked for", "excluded", "reasons"), lost),
+            CardTable("What was not used", ("cohort", "indexed", "not asked for", "excluded", "at which stage"), lost),
             CardTable("Parts of the training cohort", ("part", "subjects", "scans"), parts),
         ),
     )
@@ -184,9 +124,13 @@ def _metrics(facts: Mapping[str, Any]) -> CardSection:
         ),
         _parts_table(parts[parts["correction"] == "raw"], unit),
     ]
-    said = "Raw figures come first and are the ones to judge by. Intervals are 95%, over subjects."
+    said = (
+        "Raw figures come first and are the ones to judge by. Intervals are 95%, over subjects.",
+        "Subjects outside the model's ages, and scans that it could not use, have no prediction and are not in these "
+        "figures: compare the numbers of subjects with those above.",
+    )
     return CardSection(
-        "Accuracy on cohorts that it has never seen", (said,), tuple(one for one in tables if one is not None)
+        "Accuracy on cohorts that it has never seen", said, tuple(one for one in tables if one is not None)
     )
 
 
@@ -209,7 +153,7 @@ def _parts_table(table: pd.DataFrame, unit: Unit) -> CardTable | None:
     if table.empty:
         return None
     rows = tuple(
-        (str(row["cohort"]), f"{row['group']} {row['level']}", _whole(row["n_subjects"]), _estimate(row))
+        (str(row["cohort"]), f"{row['group']}: {row['level']}", _whole(row["n_subjects"]), _estimate(row))
         for row in table.to_dict("records")
     )
     return CardTable(
@@ -220,7 +164,7 @@ def _parts_table(table: pd.DataFrame, unit: Unit) -> CardTable | None:
 def _uncertainty(facts: Mapping[str, Any]) -> CardSection:
     found, unit = facts["calibration"], facts["unit"]
     rows = []
-    for which, interval in found["intervals"].items():
+    for which, interval in sorted(found["intervals"].items(), key=lambda item: item[0] != "raw"):
         half = interval["half_width_years"]
         said = interval["note"] or "–"
         width = "none" if half is None else f"± {half * PER_YEAR[unit]:.2f} {unit}"
@@ -261,7 +205,7 @@ def _limits(facts: Mapping[str, Any]) -> CardSection:
 
 def _cost(facts: Mapping[str, Any]) -> CardSection:
     members = facts["members"]
-    hours = sum(member["duration_s"] for member in members) / 3600
+    took_s = sum(member["duration_s"] for member in members)
     measured = [member["energy_kwh"] for member in members if member.get("energy_kwh") is not None]
     gpus = any(member.get("gpus") for member in members)
     core_hours = sum(
@@ -273,11 +217,11 @@ def _cost(facts: Mapping[str, Any]) -> CardSection:
         energy = "not measured"
     else:
         energy = (
-            f"{_kwh(core_hours * WATTS_PER_CORE / 1000)}, an estimate: {core_hours:.2f} core-hours × "
+            f"{_kwh(core_hours * WATTS_PER_CORE / 1000)}, an estimate: {core_hours:.2g} core-hours × "
             f"{WATTS_PER_CORE:g} W per core, which is assumed; nothing was measured"
         )
     rows = {
-        "time of training": f"{hours:.2f} h, the sum of {len(members)} members",
+        "time of training": _duration(took_s) + (f", the sum of {len(members)} members" if len(members) > 1 else ""),
         "device": ", ".join(sorted({str(member["device"]) for member in members})),
         "energy of training": energy,
         "not counted": "preprocessing, validation, and fits that were not registered",
@@ -285,13 +229,9 @@ def _cost(facts: Mapping[str, Any]) -> CardSection:
     return CardSection("Time and energy of training", (), (_table("Cost", rows),))
 
 
-def _pairs(heading: str, facts: Mapping[str, Any]) -> CardSection:
-    return CardSection(heading, (), (_table(heading, facts),))
-
-
 def _table(caption: str, facts: Mapping[str, Any]) -> CardTable:
     rows = tuple((str(name).replace("_", " "), _text(value)) for name, value in facts.items())
-    return CardTable(caption, ("", "value"), rows)
+    return CardTable(caption, ("fact", "value"), rows)
 
 
 def _text(value: Any) -> str:
@@ -302,8 +242,8 @@ def _text(value: Any) -> str:
     return "none" if is_missing(value) or value == "" else str(value)
 
 
-def _counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {name or 'not given'}" for name, count in counts.items()) or "not given"
+def _counted(counts: Mapping[str, int], nothing: str = "not given") -> str:
+    return ", ".join(f"{count} {name or 'not given'}" for name, count in counts.items()) or nothing
 
 
 def _ages(ages: Mapping[str, float] | None, unit: Unit) -> str:
@@ -332,16 +272,11 @@ def _whole(value: Any) -> str:
     return "–" if is_missing(value) else str(int(value))
 
 
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 def _kwh(value: float) -> str:
     return f"{value:.2g} kWh" if value < 10 else f"{value:.0f} kWh"
-
-
-def _line(cells: Iterable[str], raw: bool = False) -> str:
-    return "| " + " | ".join(cell if raw else _escaped(cell) for cell in cells) + " |"
-
-
-def _escaped(text: str) -> str:
-    """Markdown's signs as signs; HTML's are escaped too, since Markdown lets tags through."""
-    plain = html.escape(" ".join(text.split()), quote=False)
-    # A bracket alone is no link, and intervals are full of them.
-    return re.sub(r"([\\`*_|#~]|\](?=[(\[:]))", r"\\\1", plain)

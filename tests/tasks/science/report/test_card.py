@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tasks.science.report.card import as_html, as_markdown, card_sections
+from tasks.science.report.card import card_sections
+from tasks.science.report.card_text import as_html, as_markdown
 
 HOSTILE = "<script>alert(1)</script> | *a* [b](http://x) `c`"
 
@@ -116,7 +117,7 @@ def test_raw_metrics_stand_before_corrected_ones_beside_baselines() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({}, "0.048 kWh, an estimate: 4.00 core-hours × 12 W per core, which is assumed; nothing was measured"),
+        ({}, "0.048 kWh, an estimate: 4 core-hours × 12 W per core, which is assumed; nothing was measured"),
         ({"gpus": 1}, "not measured"),
         ({"gpus": 1, "energy_kwh": 0.5}, "1 kWh, measured by the GPUs' own counters"),
     ],
