@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import tempfile
@@ -19,7 +18,7 @@ from infra.storage import Store, replace_file
 from tasks.steps.exclusions import cache_folder
 from tasks.steps.lineage import fits, scans_of_images, versions_of
 from tasks.steps.members import NOT_USED
-from tasks.steps.traces import Person, Traces, read_any_table, rows_that_go, shows
+from tasks.steps.traces import Person, Traces, csv_table, read_any_table, rows_that_go, shows
 from tasks.steps.withdrawal import read_withdrawals, record_withdrawal
 
 TAG = "padflow.trained_on_withdrawn"
@@ -29,7 +28,7 @@ OUT_OF_REACH = (
     "weights of models that are named above: only training them anew without the person takes them back",
     "the list of each fit's scans (names, ages, hashes), by which this very question is answered, and which part of "
     "the study a person's name is in",
-    "group figures: metrics, associations and mean maps of earlier runs",
+    "group figures of earlier runs: metrics, and mean maps with the names of the scans that they are the mean of",
     "exports (`padflow export` again names what is left over there), tables written by `padflow predict --out`, copies "
     "on other machines, and old versions where a bucket keeps them",
 )
@@ -55,7 +54,7 @@ def forget(settings: Settings, store: Store, client: MlflowClient | None, person
     record_withdrawal(store, person.root, person.participant_id, person.own_images)
     for key in traces.rows:
         table = read_any_table(store, key)
-        rest = table[~rows_that_go(key, table, person, traces.names)].reset_index(drop=True)
+        rest = table[~rows_that_go(table, person, traces.names)].reset_index(drop=True)
         if key.endswith(".csv"):
             store.write(key, rest.to_csv(index=False).encode())
         else:
@@ -93,27 +92,32 @@ def _forget_cached_exclusions(store: Store, traces: Traces) -> None:
 
 
 def _clean_runs(client: MlflowClient, person: Person, traces: Traces) -> None:
-    """MLflow's copies of members' predictions, and of reports, which show a row per scan."""
+    """MLflow's copies of tables with a row per scan, and of reports, which show one."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     for run in client.search_runs(experiments, "tags.`padflow.fit_key` != ''") if experiments else []:
         run_id = run.info.run_id
         try:
-            paths = {item.path for item in client.list_artifacts(run_id)}
-            if run.data.tags["padflow.fit_key"] in traces.fits and "predictions.csv" in paths:
-                _rewrite_predictions(client, run_id, traces)
-            for item in client.list_artifacts(run_id, "report") if "report" in paths else []:
-                if shows(_downloaded(client, run_id, item.path), person):
-                    get_artifact_repository(run.info.artifact_uri).delete_artifacts(item.path)
+            for path in _artifacts(client, run_id):
+                if path.endswith(".csv"):
+                    _rewrite_table(client, run_id, path, person, traces)
+                elif path.startswith("report/") and shows(_downloaded(client, run_id, path), person):
+                    get_artifact_repository(run.info.artifact_uri).delete_artifacts(path)
         except (MlflowException, OSError) as error:
             raise OSError(f"MLflow run {run_id}: {error}. Run the same command again.") from error
 
 
-def _rewrite_predictions(client: MlflowClient, run_id: str, traces: Traces) -> None:
-    held = _downloaded(client, run_id, "predictions.csv")
-    table = pd.read_csv(io.BytesIO(held), dtype=str, keep_default_na=False)
-    theirs = table["scan_id"].isin(traces.names.scans)
+def _artifacts(client: MlflowClient, run_id: str, folder: str | None = None) -> list[str]:
+    paths = []
+    for item in client.list_artifacts(run_id, folder):
+        paths += _artifacts(client, run_id, item.path) if item.is_dir else [item.path]
+    return paths
+
+
+def _rewrite_table(client: MlflowClient, run_id: str, path: str, person: Person, traces: Traces) -> None:
+    table = csv_table(_downloaded(client, run_id, path))
+    theirs = rows_that_go(table, person, traces.names)
     if theirs.any():
-        client.log_text(run_id, table[~theirs].to_csv(index=False), "predictions.csv")
+        client.log_text(run_id, table[~theirs].to_csv(index=False), path)
 
 
 def _downloaded(client: MlflowClient, run_id: str, path: str) -> bytes:

@@ -42,6 +42,11 @@ class Person:
         return set(self.scans["sha256"]) - {""}
 
     @property
+    def cohorts(self) -> set[str]:
+        """Names under which studies have the data set."""
+        return set(self.scans["cohort"])
+
+    @property
     def own_images(self) -> set[str]:
         """Those that nobody else's equal."""
         return self.images - set(self.shared["sha256"])
@@ -149,12 +154,12 @@ def find_traces(settings: Settings, store: Store, person: Person, recipes: dict[
                 objects |= held
     gone = frozenset(keys - {Path(name).stem for name in kept})
     trained = {fit.key: scans for fit in fits(store) if len(scans := scans_of_images(fit, keys))}
-    reports = _reports(store, person)
+    whole = {*_reports(store, person), *_associations(store, person)}
     named = (scans["scan_id"] for scans in trained.values())
     names_of = Names(frozenset(keys), gone, frozenset(set(person.scans["scan_id"]).union(*named)))
     return Traces(
         names=names_of,
-        objects=tuple(sorted(objects | set(reports))),
+        objects=tuple(sorted(objects | whole)),
         rows=_table_rows(store, person, names_of, trained),
         fits=trained,
         files=tuple(_local_files(settings, store, person, gone, list(trained))),
@@ -189,7 +194,7 @@ def _needs(store: Store, folder: str, names: set[str], recipe: Recipe | None) ->
 
 def shows(page: bytes, person: Person) -> bool:
     """Whether a report shows one of the person's cohorts: each holds a row per scan, so it goes and is written anew."""
-    return any(f"manifest of {cohort}".encode() in page for cohort in set(person.scans["cohort"]))
+    return any(f"manifest of {cohort}".encode() in page for cohort in person.cohorts)
 
 
 def _reports(store: Store, person: Person) -> list[str]:
@@ -197,37 +202,62 @@ def _reports(store: Store, person: Person) -> list[str]:
     return [key for key, page in zip(keys, store.read_many(keys), strict=True) if shows(page, person)]
 
 
-def rows_that_go(key: str, table: pd.DataFrame, person: Person, names: Names) -> pd.Series:
-    """Which rows of a table of the store are the person's."""
-    if key.startswith("cohorts/"):
-        return table["participant_id"] == person.participant_id
-    if key.startswith("quality/"):
-        return table["key"].isin(names.gone)
-    theirs = table["scan_id"].isin(names.scans)
-    if "scan_key" in table:
+def _associations(store: Store, person: Person) -> list[str]:
+    """Fitted associations whose rows are the person's among others': they are fitted anew without them."""
+    keys = [f"associations/{name}" for name in sorted(store.names("associations"))]
+    quoted = f'"{person.participant_id}"'.encode(), [f'"{cohort}"'.encode() for cohort in person.cohorts]
+    return [
+        key
+        for key, text in zip(keys, store.read_many(keys), strict=True)
+        if quoted[0] in text and any(cohort in text for cohort in quoted[1])
+    ]
+
+
+def rows_that_go(table: pd.DataFrame, person: Person, names: Names) -> pd.Series:
+    """Which rows of a table are the person's, by whatever names scans in it."""
+    if "scan_id" in table:
+        theirs = table["scan_id"].isin(names.scans)
+        if "scan_key" not in table:
+            return theirs
         # Two data sets of one cohort's name may each have such a scan.
         return table["scan_key"].isin(names.gone) | (theirs & table["scan_key"].isin(names.keys))
-    return theirs
+    if "participant_id" in table:
+        theirs = table["participant_id"] == person.participant_id
+        return theirs & table["cohort"].isin(person.cohorts) if "cohort" in table else theirs
+    return table["key"].isin(names.gone) if "key" in table else pd.Series(False, table.index)
 
 
 def _table_rows(store: Store, person: Person, names: Names, trained: dict[str, pd.DataFrame]) -> dict[str, int]:
     mark = layout.data_set_mark(person.root)
     own = [folder for folder in sorted(store.names("cohorts")) if folder.endswith(mark)]
     keys = [f"{index}/{CLINICAL}" for folder in own for index in _indexes(store, folder)]
-    keys += [f"quality/{f}/{n}" for f in sorted(store.names("quality")) for n in sorted(store.names(f"quality/{f}"))]
-    keys += [f"predictions/{name}" for name in sorted(store.names("predictions"))]
+    for folder in ("quality", "predictions", "validations", "robustness"):
+        keys += [key for key in _objects(store, folder) if key.endswith((".parquet", ".csv"))]
     for fit_key in trained:
         members = store.read_json(layout.fit_record(fit_key))["members"]
         keys += [f"{layout.fit_folder(fit_key)}/{member}/predictions.csv" for member in members]
-    counts = {key: int(rows_that_go(key, read_any_table(store, key), person, names).sum()) for key in keys}
+    counts = {key: int(rows_that_go(read_any_table(store, key), person, names).sum()) for key in keys}
     return {key: count for key, count in counts.items() if count}
+
+
+def _objects(store: Store, folder: str) -> list[str]:
+    """Objects in a folder and in those below it; a key without a dot is a folder."""
+    found = []
+    for name in sorted(store.names(folder)):
+        key = f"{folder}/{name}"
+        found += [key] if "." in name else _objects(store, key)
+    return found
 
 
 def read_any_table(store: Store, key: str) -> pd.DataFrame:
     """A table of the store, by what its name ends with."""
-    if key.endswith(".csv"):
-        return pd.read_csv(io.BytesIO(store.read(key)), dtype=str, keep_default_na=False)
-    return store.read_table(key)
+    return csv_table(store.read(key)) if key.endswith(".csv") else store.read_table(key)
+
+
+def csv_table(content: bytes) -> pd.DataFrame:
+    """A table whose cells stay as they are written; an empty one has no header."""
+    text = io.BytesIO(content)
+    return pd.read_csv(text, dtype=str, keep_default_na=False) if content.strip() else pd.DataFrame()
 
 
 def _local_files(
@@ -246,15 +276,16 @@ def _local_files(
 def counts_of(traces: Traces) -> dict[str, Any]:
     """How much of each kind."""
     folders = [key.split("/")[0] for key in traces.objects]
-    kinds = ("cohorts", "quality", "predictions", "fits")
+    kinds = ("cohorts", "quality", "predictions", "fits", "validations", "robustness")
     tables = {kind: sum(n for key, n in traces.rows.items() if key.startswith(f"{kind}/")) for kind in kinds}
     return {
         "prepared scans": sum(key.endswith(".npy") for key in traces.objects),
         "exclusions": sum(key.endswith(".excluded.json") for key in traces.objects),
         "pictures": folders.count("montages"),
         "reports": folders.count("reports"),
+        "associations": folders.count("associations"),
         "clinical rows": tables["cohorts"],
         "quality rows": tables["quality"],
-        "predictions": tables["predictions"] + tables["fits"],
+        "predictions": tables["predictions"] + tables["fits"] + tables["validations"] + tables["robustness"],
         "files and folders of this machine": len(traces.files),
     }

@@ -93,6 +93,10 @@ class Case:
         self.fit()
         store.write("reports/r1.html", REPORT.encode())
         store.write("reports/other.html", b"another study")
+        store.write_json("associations/a1.json", {"rows": {"cohort": ["healthy"], "participant_id": ["sub-03"]}})
+        store.write_json("associations/a2.json", {"rows": {"cohort": ["ms"], "participant_id": ["sub-03"]}})
+        for key in ("validations/v1/agreement.parquet", "robustness/r1/scans.parquet"):
+            store.write_table(key, pd.DataFrame({"scan_id": ["healthy/sub-03_T1w", "healthy/sub-04_T1w"]}))
         (self.home / "reports").mkdir(parents=True)
         (self.home / "reports" / "tiny.html").write_text(REPORT)
 
@@ -158,9 +162,10 @@ def test_a_dry_run_tells_everything_and_writes_nothing(case: Case) -> None:
         "exclusions": 0,
         "pictures": 1,
         "reports": 1,
+        "associations": 1,
         "clinical rows": 1,
         "quality rows": 1,
-        "predictions": 1,
+        "predictions": 3,
         "files and folders of this machine": 2,
     }
     assert any("raw data, which padflow never deletes" in line for line in told["out_of_reach"])
@@ -180,6 +185,7 @@ def test_nothing_that_was_made_of_the_persons_scans_is_left_and_everybody_elses_
     assert not [name for name in case.mentions("sub-03") if name.endswith("clinical.parquet")]
     assert others - {"reports/r1.html"} <= set(case.mentions("healthy/sub-04")) | set(case.mentions("external/sub-91"))
     assert case.workspace.store.exists("reports/other.html")
+    assert case.workspace.store.names("associations") == {"a2.json"}
     assert not (case.home / "reports" / "tiny.html").exists()
     assert not (case.home / "training" / case.fit_key[:16]).exists()
     assert sorted((case.data / "train" / "sub-03").rglob("*.nii.gz"))
