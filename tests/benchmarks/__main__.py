@@ -28,6 +28,8 @@ BENCHMARKS = (
     "training_step",
     "ddp",
     "predict_latency",
+    "association_coverage",
+    "association_screen",
 )
 
 

@@ -58,6 +58,17 @@ def _empty(columns: list[str]) -> pd.DataFrame:
     return pd.DataFrame(columns=columns)
 
 
+# Made once: a screen has thousands of fits without details.
+NONE_OF = {
+    "MEANS": _empty(MEANS_COLUMNS),
+    "CONTRAST": _empty(CONTRAST_COLUMNS),
+    "DIAGNOSTIC": _empty(DIAGNOSTIC_COLUMNS),
+    "STRATA": _empty(STRATA_COLUMNS),
+    "HETEROGENEITY": _empty(HETEROGENEITY_COLUMNS),
+    "ROWS": pd.DataFrame(),
+}
+
+
 @dataclass(frozen=True)
 class AssociationFit:
     """One declared model, fitted or not.
@@ -117,11 +128,11 @@ class AssociationFit:
     family: str = ""
     groups: str = ""
     notes: tuple[str, ...] = ()
-    rows: pd.DataFrame = field(default_factory=pd.DataFrame)
-    adjusted_means: pd.DataFrame = field(default_factory=lambda: _empty(MEANS_COLUMNS))
-    contrasts: pd.DataFrame = field(default_factory=lambda: _empty(CONTRAST_COLUMNS))
-    diagnostics: pd.DataFrame = field(default_factory=lambda: _empty(DIAGNOSTIC_COLUMNS))
+    rows: pd.DataFrame = field(default_factory=lambda: NONE_OF["ROWS"])
+    adjusted_means: pd.DataFrame = field(default_factory=lambda: NONE_OF["MEANS"])
+    contrasts: pd.DataFrame = field(default_factory=lambda: NONE_OF["CONTRAST"])
+    diagnostics: pd.DataFrame = field(default_factory=lambda: NONE_OF["DIAGNOSTIC"])
     random_effects: Mapping[str, float] = field(default_factory=dict)
     n_missing: Mapping[str, int] = field(default_factory=dict)
-    strata: pd.DataFrame = field(default_factory=lambda: _empty(STRATA_COLUMNS))
-    heterogeneity: pd.DataFrame = field(default_factory=lambda: _empty(HETEROGENEITY_COLUMNS))
+    strata: pd.DataFrame = field(default_factory=lambda: NONE_OF["STRATA"])
+    heterogeneity: pd.DataFrame = field(default_factory=lambda: NONE_OF["HETEROGENEITY"])

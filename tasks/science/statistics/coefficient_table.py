@@ -47,85 +47,81 @@ def coefficient_table(case: Case, estimates: Estimates) -> tuple[pd.DataFrame, l
 
 
 def _basic(case: Case, estimates: Estimates) -> pd.DataFrame:
-    estimate, df = estimates.estimate, estimates.df.to_numpy(dtype=np.float64)
-    names = estimate.index
-    owners = case.coding.terms_of_columns()
+    names, owners = estimates.estimate.index, case.coding.terms_of_columns()
+    estimate = estimates.estimate.to_numpy(dtype=np.float64)
+    df = estimates.df.to_numpy(dtype=np.float64)
     se = np.sqrt(np.diag(estimates.covariance))
-    statistic = estimate.to_numpy() / se
-    reach = stats.t.ppf(0.975, df) * se
-    is_intercept = names == INTERCEPT
-    partial_r2 = estimates.partial_r2.reindex(names).where(~is_intercept)
-    table = pd.DataFrame(
-        {
-            "model": case.spec.name,
-            "term": names,
-            "estimate": estimate,
-            "se": se,
-            "statistic": statistic,
-            "df": df,
-            "p_value": 2 * stats.t.sf(np.abs(statistic), df),
-            "ci_low": estimate - reach,
-            "ci_high": estimate + reach,
-            "n_used": len(case.values),
-            "beta_standardised": _standardised(case, estimates).where(~is_intercept),
-            "partial_r2": partial_r2,
-            "f2": partial_r2 / (1 - partial_r2),
-            "of_interest": [case.is_of_interest(name, owners[name]) for name in names],
-            "power": np.where(is_intercept, np.nan, power_of(statistic, df)),
-            "detectable": np.where(is_intercept, np.nan, detectable(se, df)),
-        },
-        index=names,
-    )
+    statistic, reach = estimate / se, stats.t.ppf(0.975, df) * se
+    intercept = np.where(names == INTERCEPT, np.nan, 1.0)
+    scale = _scales(case, estimates)
+    partial_r2 = estimates.partial_r2.reindex(names).to_numpy() * intercept
+    columns = {
+        "model": case.spec.name,
+        "term": names,
+        "estimate": estimate,
+        "se": se,
+        "statistic": statistic,
+        "df": df,
+        "p_value": 2 * stats.t.sf(np.abs(statistic), df),
+        "ci_low": estimate - reach,
+        "ci_high": estimate + reach,
+        "n_used": len(case.values),
+        "beta_standardised": estimate * scale * intercept,
+        "partial_r2": partial_r2,
+        "f2": partial_r2 / (1 - partial_r2),
+        "of_interest": [case.is_of_interest(name, owners[name]) for name in names],
+        "power": power_of(statistic, df) * intercept,
+        "detectable": detectable(se, df) * intercept,
+    }
     if estimates.kind in RATIO_KINDS:
         for name, source in (("ratio", "estimate"), ("ratio_ci_low", "ci_low"), ("ratio_ci_high", "ci_high")):
-            table[name] = np.exp(np.clip(table[source], -700, 700))
-    return table.join(_confounding(case, estimates, table))
+            columns[name] = np.exp(np.clip(columns[source], -700, 700))
+    if estimates.kind != "ordinal":
+        # An outcome's own spread makes a difference comparable; log odds and hazards are so already.
+        ends = np.stack([estimate, estimate - reach, estimate + reach]) * np.abs(scale * intercept)
+        with np.errstate(all="ignore"):
+            risks = risk_ratios(np.clip(ends, -300, 300), estimates.kind, _share(case, estimates))
+            columns["e_value"], columns["e_value_ci"] = e_values(*risks)
+    return pd.DataFrame(columns, index=names)
 
 
-def _standardised(case: Case, estimates: Estimates) -> pd.Series:
-    """Re-express the fitted surface in z-scored variables: the same model, so no second fit is needed."""
+def _share(case: Case, estimates: Estimates) -> float:
+    if estimates.kind == "cox":
+        return float(case.selection.rows[case.spec.event].mean())
+    return float(case.response.mean()) if estimates.kind == "logistic" else 0.5
+
+
+def _scales(case: Case, estimates: Estimates) -> np.ndarray:
+    """What makes each estimate a standardised one: the same surface in z-scored variables needs no second fit."""
     values, coding = case.values, case.coding
+    names = estimates.estimate.index
     if estimates.kind in RATIO_KINDS:
-        return estimates.estimate * _spreads(case).reindex(estimates.estimate.index)
+        return _spreads(case).reindex(names).to_numpy()
     label = coding.formula.response.label
+    if all(len(term.factors) == 1 and not term.factors[0].function for term in coding.formula.terms):
+        # Without products a slope merely changes its unit.
+        return _spreads(case).reindex(names).fillna(1.0).to_numpy() / float(values[label].std())
     numeric = [name for name in values if pd.api.types.is_float_dtype(values[name])]
     spread = values[numeric].std().replace(0.0, 1.0)
     centre = values[numeric].mean() if coding.formula.intercept else spread * 0.0
-    if all(len(term.factors) == 1 and not term.factors[0].function for term in coding.formula.terms):
-        # Without interactions a slope merely changes its unit.
-        scale = _spreads(case).reindex(estimates.estimate.index).fillna(1.0)
-        return estimates.estimate * scale / spread[label]
     scaled = values.assign(**((values[numeric] - centre) / spread))
     target = (case.matrix @ estimates.estimate - centre[label]) / spread[label]
     coded = learn_coding(coding.formula, scaled)[0].matrix(scaled)
-    return pd.Series(np.linalg.lstsq(coded.to_numpy(), target.to_numpy(), rcond=None)[0], index=coded.columns)
+    standardised = np.linalg.lstsq(coded.to_numpy(), target.to_numpy(), rcond=None)[0]
+    found = estimates.estimate.to_numpy(dtype=np.float64)
+    return np.divide(standardised, found, out=np.zeros_like(found), where=found != 0)
 
 
 def _spreads(case: Case) -> pd.Series:
     """Standard deviation of each numeric main effect's column; 1 for dummies, NaN for products."""
+    deviations = case.matrix.to_numpy().std(axis=0, ddof=1)
+    places = {name: place for place, name in enumerate(case.matrix.columns)}
     spreads = {}
     for name, term in case.coding.terms_of_columns().items():
         if term is not None and len(term.factors) == 1:
-            label = term.factors[0].label
-            spreads[name] = 1.0 if label in case.coding.levels else float(case.matrix[name].std())
+            is_level = term.factors[0].label in case.coding.levels
+            spreads[name] = 1.0 if is_level else float(deviations[places[name]])
     return pd.Series(spreads, dtype="float64")
-
-
-def _confounding(case: Case, estimates: Estimates, table: pd.DataFrame) -> pd.DataFrame:
-    if estimates.kind == "ordinal":
-        return pd.DataFrame(index=table.index)
-    share = 0.5
-    if estimates.kind in ("logistic", "cox"):
-        events = case.selection.rows[case.spec.event] if estimates.kind == "cox" else case.response
-        share = float(events.mean())
-        values = table[["estimate", "ci_low", "ci_high"]].mul(_spreads(case).reindex(table.index), axis=0)
-    else:
-        ratio = (table["beta_standardised"] / table["estimate"]).abs()
-        values = table[["estimate", "ci_low", "ci_high"]].mul(ratio, axis=0)
-    with np.errstate(all="ignore"):
-        risks = risk_ratios(np.clip(values.to_numpy(dtype=np.float64), -300, 300), estimates.kind, share)
-        point, nearest = e_values(*risks.T)
-    return pd.DataFrame({"e_value": point, "e_value_ci": nearest}, index=table.index)
 
 
 def _sensitivity(case: Case, estimates: Estimates) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from .formula import Factor, Formula, Term, nearest
 
@@ -48,11 +49,12 @@ class Coding:
         Returns:
             Float64, one column per parameter, such as `Intercept`, `diagnosis[MS]`, `diagnosis[MS]:edss`.
         """
-        columns = {INTERCEPT: pd.Series(1.0, index=values.index)} if self.formula.intercept else {}
+        columns = {INTERCEPT: np.ones(len(values))} if self.formula.intercept else {}
         for term in self.formula.terms:
             for parts in product(*(self._columns(factor, term, values).items() for factor in term.factors)):
-                columns[":".join(name for name, _ in parts)] = _product([column for _, column in parts])
-        return pd.DataFrame(columns, index=values.index, dtype=np.float64)
+                columns[":".join(name for name, _ in parts)] = np.prod([column for _, column in parts], axis=0)
+        stacked = np.column_stack(list(columns.values())) if columns else np.empty((len(values), 0))
+        return pd.DataFrame(stacked, index=values.index, columns=list(columns))
 
     def terms_of_columns(self) -> dict[str, Term | None]:
         """Map each column of the matrix to its term; the intercept has none."""
@@ -62,11 +64,11 @@ class Coding:
             owners.update({":".join(parts): term for parts in product(*names)})
         return owners
 
-    def _columns(self, factor: Factor, term: Term, values: pd.DataFrame) -> dict[str, pd.Series]:
-        column = values[factor.label]
+    def _columns(self, factor: Factor, term: Term, values: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+        column = values[factor.label].to_numpy()
         if factor.label in self.levels:
             coded = self._coded_levels(factor, term)
-            return {f"{factor.label}[{level}]": (column == level).astype(np.float64) for level in coded}
+            return {f"{factor.label}[{level}]": np.asarray(column == level, dtype=np.float64) for level in coded}
         centred = column.astype(np.float64) - self.centres.get(factor.label, 0.0)
         return {factor.label: centred / self.spreads.get(factor.label, 1.0)}
 
@@ -191,12 +193,12 @@ def check_rank(matrix: pd.DataFrame) -> list[str]:
     n, p = matrix.shape
     if n <= p:
         raise NotEstimable(f"Not fitted: {n} rows cannot carry {p} parameters ({', '.join(matrix.columns)}).")
-    triangle = np.linalg.qr(_unit_columns(matrix), mode="r")
+    triangle = np.asarray(np.linalg.qr(_unit_columns(matrix), mode="r"))
     _, singular, directions = np.linalg.svd(triangle, full_matrices=False)
     if p and singular[-1] < COLLINEAR_BELOW * singular[0]:
         involved = [name for name, weight in zip(matrix.columns, directions[-1], strict=True) if abs(weight) > 1e-6]
         raise NotEstimable(f"Not fitted: {', '.join(involved)} are perfectly collinear in the {n} rows used.")
-    return _variance_inflation(matrix)
+    return _variance_inflation(matrix, triangle)
 
 
 def _values(factor: Factor, column: pd.Series, is_response: bool) -> pd.Series:
@@ -262,13 +264,6 @@ def natural(level: str) -> tuple[int, float, str]:
         return (1, 0.0, level)
 
 
-def _product(columns: list[pd.Series]) -> pd.Series:
-    result = columns[0]
-    for column in columns[1:]:
-        result = result * column
-    return result
-
-
 def _unit_columns(matrix: pd.DataFrame) -> np.ndarray:
     values = matrix.to_numpy(dtype=np.float64, copy=True)
     if INTERCEPT in matrix:
@@ -278,12 +273,13 @@ def _unit_columns(matrix: pd.DataFrame) -> np.ndarray:
     return values / np.where(norms > 0, norms, 1.0)
 
 
-def _variance_inflation(matrix: pd.DataFrame) -> list[str]:
+def _variance_inflation(matrix: pd.DataFrame, triangle: NDArray[np.float64]) -> list[str]:
     mains = [name for name in matrix.columns if name != INTERCEPT and ":" not in name]
     if len(mains) < 2 or INTERCEPT not in matrix:
         return []
-    scaled = _unit_columns(matrix[[INTERCEPT, *mains]])[:, 1:]
-    inverse = np.linalg.inv(np.linalg.qr(scaled, mode="r"))
+    # The triangle's columns are the design's, turned: what holds between those holds between these.
+    places = np.flatnonzero(matrix.columns.isin(mains))
+    inverse = np.linalg.inv(np.linalg.qr(triangle[:, places], mode="r"))
     inflation = (inverse**2).sum(axis=1)
     return [
         f"{name} is nearly collinear with the other predictors (variance inflation {value:.0f})."
