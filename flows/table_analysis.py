@@ -22,13 +22,14 @@ EFFECTS = "effects.csv"
 MOST_DESCRIBED = 20
 
 
-def associate_table(table: str, models: str, out: str) -> tuple[Analysis, list[str]]:
+def associate_table(table: str, models: str, out: str, figures: bool = True) -> tuple[Analysis, list[str]]:
     """Fit declared models on a table and write what they came to.
 
     Args:
         table: Path or URL of a CSV, TSV or Parquet table, one row per scan or session.
         models: A TOML file of models, or the name of a shipped one.
         out: Folder or URL to write to.
+        figures: Whether to draw figures, too.
 
     Returns:
         The analysis, and where its files are.
@@ -37,16 +38,17 @@ def associate_table(table: str, models: str, out: str) -> tuple[Analysis, list[s
     read = read_table(table)
     found = analyse(specs, read.rows)
     analysis = Analysis(found.fits, found.effects, (*read.problems, *found.problems))
-    return analysis, write_files(out, _files(analysis))
+    return analysis, write_files(out, _files(analysis, figures))
 
 
-def associate_estimates(files: Sequence[str], out: str) -> tuple[Analysis, list[str]]:
+def associate_estimates(files: Sequence[str], out: str, figures: bool = True) -> tuple[Analysis, list[str]]:
     """Combine what sites share of their estimates, by random-effects meta-analysis; no row leaves a site.
 
     Args:
         files: Tables with `model, term, estimate, se, n` and, unless each file is one site, `site`; what
             `padflow associate --table` writes as effects.csv is one.
         out: Folder or URL to write to.
+        figures: Whether to draw figures, too.
 
     Returns:
         The analysis, and where its files are.
@@ -56,7 +58,7 @@ def associate_estimates(files: Sequence[str], out: str) -> tuple[Analysis, list[
     found = combined_estimates(pd.concat(rows, ignore_index=True))
     said = [sentence for _, table in read for sentence in table.problems]
     analysis = Analysis(found.fits, found.effects, (*said, *found.problems))
-    return analysis, write_files(out, _files(analysis))
+    return analysis, write_files(out, _files(analysis, figures))
 
 
 def summary(analysis: Analysis, files: Sequence[str]) -> dict[str, Any]:
@@ -111,14 +113,14 @@ def _model_line(fit: AssociationFit) -> str:
     return "; ".join([f"{fit.name}: {fit.method}", rows, *figures])
 
 
-def _files(analysis: Analysis) -> dict[str, bytes]:
+def _files(analysis: Analysis, figures: bool) -> dict[str, bytes]:
     effects = analysis.effects.assign(
         problems=analysis.effects["problems"].map(" ".join), notes=analysis.effects["notes"].map(" ".join)
     )
     record = {"problems": list(analysis.problems), "models": [to_record(fit) for fit in analysis.fits]}
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
     files = {EFFECTS: effects.to_csv(index=False).encode(), "analysis.json": text.encode()}
-    return {**files, **publish(analysis)}
+    return {**files, **publish(analysis, figures)}
 
 
 def _plain(value: Any) -> Any:

@@ -37,6 +37,8 @@ Estimates = Annotated[
 ]
 Out = Annotated[str | None, typer.Option("--out", help="With --table or --estimates: folder or URL to write to.")]
 
+Figures = Annotated[bool, typer.Option("--figures/--no-figures", help="Whether to draw figures beside the tables.")]
+
 
 @app.command(
     epilog="Examples: `padflow associate phantom --home demo --data demo/data`; "
@@ -49,6 +51,7 @@ def associate(
     models: Models = None,
     estimates: Estimates = None,
     out: Out = None,
+    figures: Figures = True,
     profile: Profile = None,
     home: Home = None,
     store: StoreUrl = None,
@@ -61,7 +64,7 @@ def associate(
     named = [] if files else study or []
     _check_usage(named, table, models, files, out)
     if not named:
-        _without_study(table, models, files, str(out), as_json)
+        _without_study(table, models, files, str(out), figures, as_json)
         return
     with errors_in_words():
         execution(home, store, data)
@@ -90,14 +93,16 @@ def _check_usage(
         raise typer.BadParameter(what)
 
 
-def _without_study(table: str | None, models: str | None, estimates: list[str], out: str, as_json: bool) -> None:
+def _without_study(
+    table: str | None, models: str | None, estimates: list[str], out: str, figures: bool, as_json: bool
+) -> None:
     with errors_in_words():
         from flows.table_analysis import associate_estimates, associate_table, lines, summary
 
         if table is not None:
-            analysis, files = associate_table(table, str(models), out)
+            analysis, files = associate_table(table, str(models), out, figures)
         else:
-            analysis, files = associate_estimates(estimates, out)
+            analysis, files = associate_estimates(estimates, out, figures)
     tell(
         as_json,
         summary(analysis, files),

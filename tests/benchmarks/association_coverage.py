@@ -84,8 +84,8 @@ def _note(method: str, of_method: list[Line]) -> str:
     if not missed:
         return ""
     said = {
-        "OLS, HC3": "HC3 is a little wide in small cohorts; below 40 rows padflow says so, and names HC2 with "
-        "Bell-McCaffrey degrees of freedom, which keep the level.",
+        "OLS, HC3": "HC3 is a little wide in small cohorts; below 50 rows padflow says so, and names HC2 with "
+        "Bell-McCaffrey degrees of freedom, which come nearer.",
     }
     return f"outside at {', '.join(missed)}. {said.get(method, 'padflow says so beside the estimates.')}"
 

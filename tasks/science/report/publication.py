@@ -22,18 +22,19 @@ from .tables import Table
 CSV_DIGITS = 10
 
 
-def publish(analysis: Analysis) -> dict[str, bytes]:
+def publish(analysis: Analysis, figures: bool = True) -> dict[str, bytes]:
     """Write tables, figures and methods for a manuscript.
 
     Args:
         analysis: The models, fitted or not.
+        figures: Whether to draw, which takes most of the time.
 
     Returns:
         File name → content: `tables/NAME.{html,tex,md,csv}`, `figures/NAME.{svg,pdf,png,csv,json}`, `methods.txt`,
         `methods.md` and `report.html`, which shows all of it. Equal analyses give equal bytes.
     """
     files = {f"tables/{name}": content for name, content in table_files(analysis).items()}
-    files |= figure_files(figures_of_analysis(analysis))
+    files |= figure_files(figures_of_analysis(analysis)) if figures else {}
     files["methods.txt"] = methods_text(analysis).encode()
     files["methods.md"] = methods_markdown(analysis).encode()
     files["report.html"] = association_report(analysis, files).encode()

@@ -16,10 +16,10 @@ from .model_estimates import Estimates
 Array = NDArray[np.float64]
 
 # Measured (tests/benchmarks/association_coverage.py): below this the t of n − p covers 96 to 97%.
-FEW_ROWS_FOR_HC3 = 40
+FEW_ROWS_FOR_HC3 = 50
 FEW_ROWS = (
     "{n} rows are few for HC3: its 95% intervals cover 96 to 97%, so that it finds too little rather than too much; "
-    'covariance = "HC2" takes Bell-McCaffrey degrees of freedom, which keep 95%.'
+    'covariance = "HC2" takes Bell-McCaffrey degrees of freedom, which come nearer to 95%.'
 )
 LEVERAGE_OF_ONE = 1 - 1e-9
 FEW_CLUSTERS = 30
