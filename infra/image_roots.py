@@ -146,6 +146,10 @@ def _read_file(path: str) -> bytes:
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError("it is not a file")
+        # A folder on the way may have become a link since it was looked at; Linux tells what was opened.
+        opened = f"/proc/self/fd/{descriptor}"
+        if os.path.exists(opened) and os.path.realpath(opened) != path:  # noqa: PTH110
+            raise ImageRefused("its path changed while it was read")
         return file.read(IMAGE_LIMIT_BYTES + 1)
 
 

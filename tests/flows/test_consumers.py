@@ -198,7 +198,11 @@ def test_nothing_in_the_logged_model_is_executed_but_its_code(champion: Champion
     for path, content in files.items():
         # Every pickle of protocol 2 and later, and torch's zip files, begin so.
         assert not content.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK")), path
-    assert mlflow.pyfunc.load_model(str(logged)) is not None
+    model = mlflow.pyfunc.load_model(str(logged))
+    # What a consumer must know stands where it can be read without running anything.
+    assert model.metadata.metadata["unit_of_ages"].startswith("years")
+    assert model.metadata.metadata["target_unit"] == "years"
+    assert model.metadata.metadata["image_roots"] == [str(champion.prepared.parent)]
     acted = tmp_path / "acted"
     weights = next(logged.rglob("member-0.safetensors"))
     weights.write_bytes(pickle.dumps(Payload(acted)))

@@ -130,7 +130,11 @@ def test_the_registry_holds_the_model_with_both_aliases_and_its_facts(
     assert len(client.get_metric_history(members[0].info.run_id, "val_mae_years")) == 3
     assert members[0].data.metrics["report/throughput_scans_per_s"] > 0
     assert run.data.metrics["validation/external/model/mae"] > 0
-    assert {"report", "validation.csv"} <= {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert {"report", "validation.csv", "model-card"} <= {item.path for item in client.list_artifacts(run.info.run_id)}
+    card = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/model-card/card.json"))
+    # Written when it was registered, and again by the validation.
+    assert {row["cohort"] for row in card["metrics"]} == {"external", "ms"}
+    assert card["lineage"]["manifest of healthy"] == run.data.params["manifest_digest.healthy"]
     published = run.data.tags["padflow.associations"]
     files = {item.path.removeprefix(f"{published}/") for item in client.list_artifacts(run.info.run_id, published)}
     assert files == {"tables", "figures", "methods.txt", "methods.md", "report.html"}

@@ -115,6 +115,21 @@ def test_a_pipe_or_folder_below_a_root_ends_at_once(tree: Path) -> None:
             roots.read(str(tree / "root" / name))
 
 
+def test_a_folder_that_becomes_a_link_meanwhile_leads_nowhere(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tree / "root" / "day").mkdir()
+    (tree / "root" / "day" / "secret.nii").write_text("image")
+    really_open = os.open
+
+    def open_late(path: str, flags: int) -> int:
+        (tree / "root" / "day").rename(tree / "root" / "night")
+        (tree / "root" / "day").symlink_to(tree)
+        return really_open(path, flags)
+
+    monkeypatch.setattr(os, "open", open_late)
+    with pytest.raises(ImageRefused, match="changed"):
+        ImageRoots.given([str(tree / "root")]).read(str(tree / "root" / "day" / "secret.nii"))
+
+
 def test_roots_come_from_the_environment_too_and_a_wrong_one_is_said(tree: Path) -> None:
     roots = ImageRoots.given([], f" {tree / 'root'} ,, s3://bucket/x")
     assert roots.roots == (str(tree / "root"), "s3://bucket/x")
