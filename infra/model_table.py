@@ -24,8 +24,8 @@ FIGURES = (
 # Of the quality figures of preprocessing, those by which a reader judges a scan at a glance.
 QUALITY = ("snr", "cnr", "registration_correlation_ratio", "fov_cut_fraction", "header_turn_degrees")
 QUALITY_COLUMNS = tuple(f"quality_{name}" for name in QUALITY)
-TEXTS = ("status", "reason", "quality_flags", "fit_key")
-COLUMNS = (*FIGURES, *TEXTS[:2], "quality_flags", *QUALITY_COLUMNS, "fit_key")
+TEXTS = ("status", "reason", "absent", "quality_flags", "fit_key")
+COLUMNS = (*FIGURES, "status", "reason", "absent", "quality_flags", *QUALITY_COLUMNS, "fit_key")
 LONGEST_LIFE_YEARS = 125.0
 NO_AGE = "no age was given, so there is no brain-PAD and no corrected age"
 NOT_JUDGED = "not judged: a prepared volume comes without the figures of its image"
@@ -43,6 +43,25 @@ class Unusable(Exception):
 def with_nulls(predictions: pd.DataFrame) -> pd.DataFrame:
     """A table as JSON can hold it, which has no NaN: undefined cells are None."""
     return predictions.astype(object).where(predictions.notna(), None)
+
+
+def absent_figures(contract: dict[str, Any], n_members: int, has_age: bool) -> str:
+    """Why figures of a row that is `ok` are not there; "" where all of them are."""
+    notes = {which: contract["intervals"].get(which, {}) for which in ("raw", "corrected")}
+    missing = {
+        which: told.get("note") or "the fit has none"
+        for which, told in notes.items()
+        if told.get("half_width_years") is None
+    }
+    said = [] if n_members > 1 else ["spread: the model is one network"]
+    said += [f"interval: {missing['raw']}"] if "raw" in missing else []
+    if not has_age:
+        said.append("brain-PAD and corrected age: no age was given")
+    elif contract["age_bias"] is None:
+        said.append(f"corrected age: {contract['why_no_age_bias'] or 'the fit has no line of age bias'}")
+    elif "corrected" in missing:
+        said.append(f"interval of the corrected age: {missing['corrected']}")
+    return "; ".join(said)
 
 
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:

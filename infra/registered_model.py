@@ -52,8 +52,9 @@ class BrainAgeModel(PythonModel):
 
     `status` is `ok`, `refused` (the image is not below a root), `rejected` (the image or the row cannot be used),
     `unreadable` (storage failed), `outside-age-range` or `implausible-age` (what the network gave is no age); a row
-    that is not `ok` holds no number, and `reason` says why. `quality_flags` names what is unusual for this model in the
-    figures of an image that was predicted all the same.
+    that is not `ok` holds no number, and `reason` says why. `absent` says why figures of an `ok` row are not there, as
+    an interval of a model that too few subjects calibrated. `quality_flags` names what is unusual for this model in
+    the figures of an image that was predicted all the same.
     """
 
     _records: Any
@@ -96,7 +97,7 @@ class BrainAgeModel(PythonModel):
 
     def _row(self, row: dict[str, Any]) -> dict[str, Any]:
         blank: dict[str, Any] = dict.fromkeys((*self._table.FIGURES, *self._table.QUALITY_COLUMNS), float("nan"))
-        blank |= {"status": "ok", "reason": "", "quality_flags": "", "fit_key": self.contract["fit_key"]}
+        blank |= {"status": "ok", "reason": "", "absent": "", "quality_flags": "", "fit_key": self.contract["fit_key"]}
         try:
             return blank | self._scored(row)
         except self._table.Unusable as why:
@@ -126,7 +127,11 @@ class BrainAgeModel(PythonModel):
                 f"the network gave {ages.mean():.4g} years, far outside the ages that it was trained on, {low:g} to "
                 f"{high:g}: no age of this scan, but a sign that the scan or the network is unlike what was trained",
             )
-        return {**quality, **self._figures(ages, age_years), "reason": self._table.NO_AGE if age_years is None else ""}
+        told = {
+            "reason": self._table.NO_AGE if age_years is None else "",
+            "absent": self._table.absent_figures(self.contract, len(ages), age_years is not None),
+        }
+        return {**quality, **self._figures(ages, age_years), **told}
 
     def _figures(self, ages: np.ndarray, age_years: float | None) -> dict[str, float]:
         predicted = float(ages.mean())

@@ -50,6 +50,7 @@ class Contract:
 
     Attributes:
         image_roots: Below what it reads images where nobody says otherwise.
+        why_no_age_bias: Why there is no correction, where there is none.
         quality_bounds: What of an image's quality is unusual among those that it was trained on.
     """
 
@@ -63,6 +64,7 @@ class Contract:
     fit_key: str
     study_digest: str
     image_roots: tuple[str, ...] = ()
+    why_no_age_bias: str = ""
     quality_bounds: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 

@@ -60,6 +60,7 @@ def register_fit(
             fit_key=record["fit_key"],
             study_digest=study.digest(),
             image_roots=recordable([store.url]),
+            why_no_age_bias=record["why_no_age_bias"],
             quality_bounds=_quality_bounds(study, store, states),
         )
         keys = [member_key(record["fit_key"], member, "weights.safetensors") for member in members_of(study)]

@@ -56,8 +56,10 @@ def score_cohorts(
         if len(unreadable):
             # A fault of storage must not be kept as if it were a property of the scan.
             raise OSError(f"{len(unreadable)} prepared scans could not be read: {unreadable['reason'].iloc[0]}")
-        # Quality figures of prepared scans are their image's, and the store holds them already.
-        told = outputs.drop(columns=["quality_flags", *QUALITY_COLUMNS]).assign(model_version=registered["uri"])
+        # The store holds the quality figures of the images already, and the fit says what it cannot give.
+        told = outputs.drop(columns=["absent", "quality_flags", *QUALITY_COLUMNS]).assign(
+            model_version=registered["uri"]
+        )
         # The scan's key in the store tells it from one of the same name in another data set.
         named = scans[["scan_id", "sha256"]].rename(columns={"sha256": "scan_key"}).reset_index(drop=True)
         table = pd.concat([named, told], axis=1)

@@ -23,7 +23,7 @@ from tasks.science.imaging.grid import grid_shape
 
 RECIPE = Recipe(resolution_mm=4.0)
 OWN = {name: place for name, place in MODULES.items() if not place.startswith("networks.")}
-INTERVALS = {"raw": {"half_width_years": 6.0}, "corrected": {"half_width_years": None}}
+INTERVALS = {"raw": {"half_width_years": 6.0}, "corrected": {"half_width_years": None, "note": "3 are too few"}}
 
 
 CONTRACT = {
@@ -32,6 +32,7 @@ CONTRACT = {
     "recipe": asdict(RECIPE),
     "network": asdict(NetworkSpec()),
     "fit_key": "f1",
+    "why_no_age_bias": "",
     "quality_bounds": {"snr": {"low": 1e6, "high": None, "label": "signal to noise"}},
 }
 
@@ -71,6 +72,22 @@ def test_a_corrected_age_without_enough_calibration_subjects_has_no_interval(pre
     assert row["corrected_age_years"] == pytest.approx(54.0)
     assert np.isnan(row["corrected_interval_low_years"])
     assert np.isnan(row["ensemble_spread_years"])
+
+
+def test_no_figure_is_left_out_in_silence(prepared: pd.DataFrame) -> None:
+    bias = {"alpha": 0.8, "beta_years": 10.0, "n_subjects": 4}
+    one, two = model_of(54.0), model_of(54.0, 55.0, bias=bias)
+    one.contract["intervals"], one.contract["why_no_age_bias"] = {}, "2 subjects are too few"
+    (row,) = one.predict(None, prepared).to_dict("records")
+    assert row["absent"].split("; ") == [
+        "spread: the model is one network",
+        "interval: the fit has none",
+        "corrected age: 2 subjects are too few",
+    ]
+    (row,) = two.predict(None, prepared).to_dict("records")
+    assert row["absent"] == "interval of the corrected age: 3 are too few"
+    (row,) = two.predict(None, prepared.assign(age_years=None)).to_dict("records")
+    assert row["absent"] == "brain-PAD and corrected age: no age was given"
 
 
 @pytest.mark.parametrize(
