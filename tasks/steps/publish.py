@@ -15,7 +15,7 @@ from infra import layout, tracking
 from infra.settings import Settings
 from infra.storage import Store
 from tasks.records import digest
-from tasks.science.report.publication import publish, table_files
+from tasks.science.report.publication import publish
 from tasks.steps.associate import analysis_of, cohorts_of
 from tasks.steps.progress import FittedModel, association_key
 
@@ -40,14 +40,14 @@ def publish_associations(settings: Settings, store: Store, model: FittedModel, w
         settings: Where MLflow is.
         store: Holds the fits, and takes the files as one archive.
         model: Every association of it is fitted.
-        with_figures: Whether figures are drawn and a page is set, as for the first model of a study, which the report
-            shows; of the others the tables tell what the comparison needs.
+        with_figures: Whether figures are drawn, as for the first model of a study, which the report shows; of the
+            others the tables tell what the comparison needs.
     """
     key = publication_key(model, with_figures)
     # A folder of its own, since a run keeps what was logged to it: an older state of the study is not overwritten.
     place = f"{MLFLOW_FOLDER}/{Path(key).stem}"
     analysis = analysis_of(store, model.fit_key, model.study.associations, model.scored)
-    files = publish(analysis) if with_figures else {f"tables/{k}": v for k, v in table_files(analysis).items()}
+    files = publish(analysis, with_figures)
     client = tracking.connect(settings)
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():

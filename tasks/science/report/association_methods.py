@@ -64,6 +64,9 @@ def _paragraph(analysis: Analysis) -> Paragraph:
 def _models(paragraph: Paragraph, fits: Sequence[AssociationFit]) -> None:
     for fit in fits[:MOST_MODELS_SAID]:
         if fit.coding is None:
+            # What sites share of their estimates does not tell their covariates but by the formula.
+            if fit.formula:
+                paragraph.say(f"“{fit.name}” is the model {fit.formula}{_within(fit)}")
             continue
         names = [_with_reference(fit, name) for name in _effects_of_interest(fit)]
         adjusted = [variable(name) for name in covariates_of(fit)]
@@ -73,6 +76,11 @@ def _models(paragraph: Paragraph, fits: Sequence[AssociationFit]) -> None:
     if len(fits) > MOST_MODELS_SAID:
         n = len(fits) - MOST_MODELS_SAID
         paragraph.say(f"The formulas of the other {n:,} models stand in the table of coefficients")
+
+
+def _within(fit: AssociationFit) -> str:
+    _, _, each = fit.method.partition("; each: ")
+    return f", fitted at each {variable(fit.groups or 'site')} by {each}" if each else ""
 
 
 def _effects_of_interest(fit: AssociationFit) -> list[str]:

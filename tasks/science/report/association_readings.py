@@ -13,6 +13,17 @@ from .notation import decimals_for, is_missing, number, plural
 from .verdict import FALSE_DISCOVERY_RATE
 
 MOST_EFFECTS_READ = 8
+# Diagnostic figure → how it is read, what of it, and which of several.
+CHECKS = {
+    "variance inflation": ("variance inflation at most", "value", "max"),
+    "residual normality (Shapiro-Wilk W)": ("normality of residuals (Shapiro-Wilk)", "p_value", "min"),
+    "random-effect normality (Shapiro-Wilk W)": ("normality of random effects (Shapiro-Wilk)", "p_value", "min"),
+    "Breusch-Pagan": ("equal spread of residuals (Breusch-Pagan)", "p_value", "min"),
+    "largest Cook's distance": ("largest Cook's distance", "value", "max"),
+    "proportional odds (Brant χ²)": ("proportional odds (Brant)", "p_value", "min"),
+    "proportional hazards (χ²)": ("proportional hazards (Schoenfeld residuals)", "p_value", "min"),
+    "auc": ("area under the ROC curve", "value", "max"),
+}
 
 
 def readings(fit: AssociationFit) -> tuple[str, ...]:
@@ -30,7 +41,19 @@ def readings(fit: AssociationFit) -> tuple[str, ...]:
     said = [_effect(fit, row) for row in wanted[:MOST_EFFECTS_READ]]
     if len(wanted) > MOST_EFFECTS_READ:
         said.append(f"The other {len(wanted) - MOST_EFFECTS_READ} effects stand in the table.")
-    return (*said, *_rows(fit), *fit.notes)
+    return (*said, *_rows(fit), *_checks(fit), *fit.notes)
+
+
+def _checks(fit: AssociationFit) -> list[str]:
+    """Say in one sentence what the model's diagnostics came to; what they object to stands among the problems."""
+    figures = fit.diagnostics[fit.diagnostics["value"].notna()]
+    said = []
+    for name, (words, column, pick) in CHECKS.items():
+        values = figures.loc[figures["figure"] == name, column].dropna()
+        if len(values):
+            value = values.agg(pick)
+            said.append(f"{words} {p_equals(value)}" if column == "p_value" else f"{words} {number(value)}")
+    return [f"Checks: {'; '.join(said)}."] if said else []
 
 
 def _effect(fit: AssociationFit, row: Mapping[Any, Any]) -> str:

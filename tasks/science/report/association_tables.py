@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..statistics.analysis import Analysis
 from ..statistics.association_fit import AssociationFit
+from ..statistics.formula import parse
 from .association_words import capital, in_text, term, variable, variable_with_unit
 from .notation import count, decimals_for, interval, is_missing, number, p_value, plural
 from .tables import Cell, Table
@@ -72,8 +73,14 @@ def levels_by_model(analysis: Analysis) -> dict[str, Mapping[str, Sequence[str]]
 
 
 def levels_of(fit: AssociationFit) -> Mapping[str, Sequence[str]]:
-    """Levels of a model's categorical factors, the reference first."""
-    return {} if fit.coding is None else fit.coding.levels
+    """Levels of a model's categorical factors, the reference first; of shared estimates what the formula tells."""
+    if fit.coding is not None:
+        return fit.coding.levels
+    try:
+        terms = parse(fit.formula).terms
+    except ValueError:
+        return {}
+    return {f.label: (f.reference,) for term in terms for f in term.factors if f.reference is not None}
 
 
 def method_of(fit: AssociationFit) -> str:
@@ -172,11 +179,11 @@ def _model_note(fit: AssociationFit) -> str:
     if not fit.method:
         return f"{fit.name}: {next(iter(fit.problems), 'Not fitted.')}"
     names = [in_text(name) for name in covariates_of(fit)]
-    adjusted = f"covariates: {', '.join(names)}" if names else "no covariates"
+    adjusted = f"covariates: {', '.join(names)}" if names else "no covariates" if fit.coding else fit.formula
     dropped = dropped_reasons(fit)
     lost = f"dropped: {', '.join(dropped)}" if dropped else "no row dropped"
     used = f"{plural(fit.n_used, 'row')} of {plural(fit.n_subjects, 'subject')}"
-    return f"{fit.name}: {'; '.join((method_of(fit), adjusted, used, lost))}."
+    return f"{fit.name}: {'; '.join(filter(None, (method_of(fit), adjusted, used, lost)))}."
 
 
 def _of_outcome(outcomes: Sequence[str]) -> str:

@@ -143,7 +143,7 @@ def _factor(part: str, references: Mapping[str, Sequence[str]]) -> str:
     if not level:
         return variable(part)
     levels = references.get(level[1], ())
-    against = f" vs {levels[0]}" if len(levels) > 1 and levels[0] != level[2] else ""
+    against = f" vs {levels[0]}" if levels and levels[0] != level[2] else ""
     return f"{variable(level[1])}: {level[2]}{against}"
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ..statistics.arms import ArmComparison
 from ..statistics.fold_metrics import NAMES as FOLD_METRICS
+from .association_words import term
 from .contents import RAW, problems_of
 from .notation import (
     anything,
@@ -206,7 +207,7 @@ def association_tables_by_model(comparison: ArmComparison) -> list[Table]:
             body.append(
                 (
                     Cell(str(row["model"])),
-                    Cell("the model was not fitted" if is_missing(row["term"]) else str(row["term"])),
+                    Cell("the model was not fitted" if is_missing(row["term"]) else term(str(row["term"]))),
                     _difference(row["estimate"], row["ci_low"], row["ci_high"]),
                     Cell(p_value(row["p_value"]), numeric=True),
                     Cell(p_value(row["q_value"]), numeric=True),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ..statistics.association_fit import AssociationFit
 from ..statistics.design import INTERCEPT
@@ -11,6 +11,8 @@ from .association_tables import bounds, estimate, levels_of, p_or_dash, percent,
 from .association_words import capital, term, variable, variable_with_unit
 from .notation import count, decimals_for, is_missing, number
 from .tables import Cell, Table
+
+COVARIANCE = " (covariance)"
 
 
 def means_table(fit: AssociationFit) -> Table | None:
@@ -54,13 +56,13 @@ def contrasts_table(fit: AssociationFit) -> Table | None:
 
 
 def random_effects_table(fit: AssociationFit) -> Table | None:
-    """Set the variances of a mixed model, with their share of the total where there is no slope."""
+    """Set the variances of a mixed model; where there is no slope, with the share that lies between its groups."""
     values = dict(fit.random_effects)
     body = [
         (
             Cell(_variance_name(name, fit)),
             Cell(number(value, decimals_for(0, value)), numeric=True),
-            Cell(number(math.sqrt(value)) if value >= 0 else "–", numeric=True),
+            Cell(_spread_of(name, values), numeric=True),
         )
         for name, value in values.items()
     ]
@@ -68,16 +70,26 @@ def random_effects_table(fit: AssociationFit) -> Table | None:
     if set(values) == {INTERCEPT, "residual"} and sum(values.values()) > 0:
         share = values[INTERCEPT] / sum(values.values())
         notes.append(f"Intraclass correlation, given the fixed effects: {number(share)}.")
-    columns = ("Source", "Variance or covariance", "SD")
+    has_covariance = any(name.endswith(COVARIANCE) for name in values)
+    columns = ("Source", "Variance", "SD") if not has_covariance else ("Source", "(Co)variance", "SD or correlation")
     return set_if(f"{fit.name}: random effects", columns, body, tuple(notes))
+
+
+def _spread_of(name: str, values: Mapping[str, float]) -> str:
+    """A variance's standard deviation; of a covariance the correlation."""
+    if not name.endswith(COVARIANCE):
+        return number(math.sqrt(values[name])) if values[name] >= 0 else number(None)
+    product = math.prod(values[part] for part in name.removesuffix(COVARIANCE).split(":", 1))
+    return number(values[name] / math.sqrt(product)) if product > 0 else number(None)
 
 
 def _variance_name(name: str, fit: AssociationFit) -> str:
     if name == "residual":
         return "Residual"
-    if name == INTERCEPT:
-        return f"Intercept, by {variable(fit.groups)}" if fit.groups else "Intercept"
-    return capital(variable(name))
+    if name.endswith(COVARIANCE):
+        return " and ".join(variable(part) for part in name.removesuffix(COVARIANCE).split(":", 1))
+    what = "Intercept" if name == INTERCEPT else f"Slope of {variable(name)}"
+    return f"{what}, by {variable(fit.groups)}" if fit.groups else what
 
 
 def heterogeneity_table(fit: AssociationFit) -> Table | None:

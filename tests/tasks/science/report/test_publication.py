@@ -20,6 +20,7 @@ from tasks.science.report.association_figures import figures_of_analysis, standa
 from tasks.science.report.association_methods import methods_text
 from tasks.science.report.association_readings import readings
 from tasks.science.report.association_tables import effects_table, rows_table
+from tasks.science.report.model_tables import random_effects_table
 from tasks.science.report.print_figures import PrintFigure
 from tasks.science.report.publication import figure_files, publication_tables, publish, table_files
 from tasks.science.report.table_formats import as_html, as_latex, as_markdown
@@ -69,6 +70,21 @@ def test_rows_used_and_dropped_add_up_with_their_reasons(analysis: Analysis) -> 
     assert any("without EDSS" in sentence and "where diagnosis is not MS or PPMS" in sentence for sentence in severity)
     assert any(sentence.startswith("Per unit of EDSS, brain-PAD was") for sentence in severity)
     assert any("in HC" in sentence for sentence in readings(analysis.fits[2]) if sentence.startswith("Per year"))
+
+
+def test_readings_name_checks_and_what_an_interaction_changes(analysis: Analysis) -> None:
+    assert any(sentence.startswith("Checks: variance inflation at most") for sentence in readings(analysis.fits[0]))
+    changes = [sentence for sentence in readings(analysis.fits[2]) if "than in HC" in sentence]
+    assert any(re.match(r"Per year, brain-PAD changed by .* (more|less) in PPMS than in HC", text) for text in changes)
+    shown = dict(publication_tables(analysis))["random-effects-progression"]
+    assert [row[0].text for row in shown.rows] == ["Intercept, by participant", "Residual"]
+
+
+def test_a_covariance_of_random_effects_is_told_as_a_correlation(analysis: Analysis) -> None:
+    values = {"Intercept": 4.0, "years": 0.25, "Intercept:years (covariance)": -0.5, "residual": 1.0}
+    table = random_effects_table(replace(analysis.fits[2], random_effects=values))
+    assert table is not None
+    assert [row[2].text for row in table.rows] == ["2.00", "0.50", "−0.50", "1.00"]
 
 
 class _Cells(HTMLParser):
