@@ -9,14 +9,9 @@ from tasks.records import digest
 KEY_LENGTH = 16
 
 
-def data_set_mark(root: str) -> str:
-    """What the folders of all cohorts of one BIDS root end with."""
-    return f"-{digest(root)[:8]}"
-
-
 def cohort_folder(cohort: str, root: str) -> str:
     """Indexes of one cohort; the root is part of the name, so that two data sets of one name stay apart."""
-    return f"cohorts/{cohort}{data_set_mark(root)}"
+    return f"cohorts/{cohort}-{digest(root)[:8]}"
 
 
 def latest_index(cohort: str, root: str) -> str:

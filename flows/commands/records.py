@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.options import AsJson, Data, Home, Profile, StoreUrl, Study, app, errors_in_words, execution
+from flows.commands.options import AsJson, Data, Home, Profile, StoreUrl, app, errors_in_words, execution
 from flows.commands.options import study_path as path_of
 
 Cohort = Annotated[str | None, typer.Option(help="Cohort, where several have somebody of that name.")]
@@ -61,10 +61,12 @@ def lineage(
             print_scans(models_of_scans(subject, cohort, scan), as_json)
 
 
-@app.command(epilog="Example: `padflow forget sub-01 my-study.toml` shows what would go; with `--yes` it goes.")
+@app.command(epilog="Example: `padflow forget sub-01 --cohort healthy` shows what would go; with `--yes` it goes.")
 def forget(
     subject: Annotated[str, typer.Argument(metavar="SUBJECT", help="participant_id, as sub-01.")],
-    study: Study,
+    study: Annotated[
+        str | None, typer.Argument(metavar="[STUDY]", help="Whose cohorts are meant; none: all in the store.")
+    ] = None,
     cohort: Cohort = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete; otherwise nothing is written.")] = False,
     profile: Profile = None,
@@ -79,4 +81,4 @@ def forget(
         from flows.forget import forget_subject
         from flows.record_tables import print_forgotten
 
-        print_forgotten(forget_subject(path_of(study, profile), subject, cohort, yes), as_json)
+        print_forgotten(forget_subject(path_of(study, profile) if study else None, subject, cohort, yes), as_json)

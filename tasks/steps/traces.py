@@ -27,12 +27,14 @@ class Person:
     Attributes:
         participant_id: In the data set.
         root: The data set's BIDS root.
+        folders: Cohorts of the store that are indexes of the data set.
         scans: Every image that any index of it in the store has ever listed: manifest rows.
         shared: Manifest rows of other people whose bytes equal one of these images'.
     """
 
     participant_id: str
     root: str
+    folders: tuple[str, ...]
     scans: pd.DataFrame = field(repr=False)
     shared: pd.DataFrame = field(repr=False)
 
@@ -88,25 +90,40 @@ class Traces:
     kept: tuple[str, ...]
 
 
+def data_sets(store: Store) -> dict[str, str]:
+    """Each cohort's folder in the store → the BIDS root that it is an index of."""
+    folders = [f"cohorts/{name}" for name in sorted(store.names("cohorts"))]
+    latest = {folder: f"{folder}/latest.json" for folder in folders}
+    return {folder: store.read_json(key)["root"].rstrip("/") for folder, key in latest.items() if store.exists(key)}
+
+
 def find_person(store: Store, root: str, participant_id: str) -> Person:
     """Gather a person's images from every index of their data set, old ones included."""
-    root = root.rstrip("/")
-    own, others = [], []
+    root, roots = root.rstrip("/"), data_sets(store)
+    own = tuple(folder for folder, place in roots.items() if place == root)
     withdrawn = read_withdrawals(store).people
-    for folder in sorted(store.names("cohorts")):
-        if not store.exists(f"cohorts/{folder}/latest.json"):
-            continue
-        if folder.endswith(layout.data_set_mark(root)):
-            own += [_manifest(store, index) for index in _indexes(store, folder)]
-        latest = store.read_json(f"cohorts/{folder}/latest.json")
-        manifest = _manifest(store, f"cohorts/{folder}/{latest['digest'][: layout.KEY_LENGTH]}")
-        gone = {person for place, person in withdrawn if place == latest["root"].rstrip("/")}
+    others = []
+    for folder, place in roots.items():
+        newest = store.read_json(f"{folder}/latest.json")["digest"][: layout.KEY_LENGTH]
+        manifest = _manifest(store, f"{folder}/{newest}")
+        gone = {person for where, person in withdrawn if where == place}
         # Another copy of the data set lists the same bytes under the same name: the same person.
         others.append(manifest[~manifest["participant_id"].isin(gone | {participant_id})])
-    scans = _rows([manifest[manifest["participant_id"] == participant_id] for manifest in own])
+    manifests = [_manifest(store, index) for folder in own for index in _indexes(store, folder)]
+    scans = _rows([manifest[manifest["participant_id"] == participant_id] for manifest in manifests])
     shared = _rows(others)
     images = set(scans["sha256"]) - {""}
-    return Person(participant_id, root, scans, shared[shared["sha256"].isin(images)])
+    return Person(participant_id, root, own, scans, shared[shared["sha256"].isin(images)])
+
+
+def participants(store: Store, root: str) -> set[str]:
+    """Everybody whom the newest indexes of a data set list."""
+    found: set[str] = set()
+    for folder, place in data_sets(store).items():
+        if place == root:
+            newest = store.read_json(f"{folder}/latest.json")["digest"][: layout.KEY_LENGTH]
+            found |= set(_manifest(store, f"{folder}/{newest}")["participant_id"])
+    return found
 
 
 def _manifest(store: Store, index: str) -> pd.DataFrame:
@@ -115,7 +132,7 @@ def _manifest(store: Store, index: str) -> pd.DataFrame:
 
 def _indexes(store: Store, folder: str) -> list[str]:
     """Every index that a cohort has ever had."""
-    return [f"cohorts/{folder}/{name}" for name in sorted(store.names(f"cohorts/{folder}")) if "." not in name]
+    return [f"{folder}/{name}" for name in sorted(store.names(folder)) if "." not in name]
 
 
 def _rows(tables: list[pd.DataFrame]) -> pd.DataFrame:
@@ -228,9 +245,7 @@ def rows_that_go(table: pd.DataFrame, person: Person, names: Names) -> pd.Series
 
 
 def _table_rows(store: Store, person: Person, names: Names, trained: dict[str, pd.DataFrame]) -> dict[str, int]:
-    mark = layout.data_set_mark(person.root)
-    own = [folder for folder in sorted(store.names("cohorts")) if folder.endswith(mark)]
-    keys = [f"{index}/{CLINICAL}" for folder in own for index in _indexes(store, folder)]
+    keys = [f"{index}/{CLINICAL}" for folder in person.folders for index in _indexes(store, folder)]
     for folder in ("quality", "predictions", "validations", "robustness"):
         keys += [key for key in _objects(store, folder) if key.endswith((".parquet", ".csv"))]
     for fit_key in trained:

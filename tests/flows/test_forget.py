@@ -116,8 +116,10 @@ class Case:
             store.write_table(layout.predictions(predictions_key(plan.key, state)), table)
         (self.home / "training" / plan.key[:16] / "seed-1").mkdir(parents=True)
 
-    def forget(self, subject: str, cohort: str | None = "healthy", delete: bool = True) -> dict[str, Any]:
-        return forget_subject(str(self.study), subject, cohort, delete)
+    def forget(
+        self, subject: str, cohort: str | None = "healthy", delete: bool = True, by_study: bool = True
+    ) -> dict[str, Any]:
+        return forget_subject(str(self.study) if by_study else None, subject, cohort, delete)
 
     def mentions(self, text: str) -> list[str]:
         """Objects of the store that hold a text, in their name or in their bytes or cells."""
@@ -169,6 +171,7 @@ def test_a_dry_run_tells_everything_and_writes_nothing(case: Case) -> None:
         "files and folders of this machine": 2,
     }
     assert any("raw data, which padflow never deletes" in line for line in told["out_of_reach"])
+    assert case.forget("sub-03", None, delete=False, by_study=False) == told
 
 
 def test_nothing_that_was_made_of_the_persons_scans_is_left_and_everybody_elses_stays(case: Case) -> None:
@@ -264,7 +267,9 @@ def test_an_excluded_scan_goes_too_and_mistakes_are_answered(case: Case) -> None
     assert case.forget("sub-91", None, delete=False)["cohorts"] == ["external"]
     with pytest.raises(ValueError, match=r"nobody of that name was ever indexed in healthy; did you mean sub-10\?"):
         case.forget("sub-100")
-    with pytest.raises(ValueError, match="no such cohort of the study; there are: healthy, external, ms"):
+    with pytest.raises(ValueError, match=r"sub-01 stands in several data sets: .*--cohort"):
+        case.forget("sub-01", None, by_study=False)
+    with pytest.raises(ValueError, match="no such cohort; there are: external, healthy, ms"):
         case.forget("sub-01", "clinic")
 
 
