@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import s3fs
 from scipy.optimize import minimize
 from typer.testing import CliRunner
 
@@ -232,3 +233,19 @@ def test_a_random_slope_against_the_textbook_likelihood(tmp_path: Path) -> None:
     best = minimize(lambda values: parts(values)[0], np.zeros(4), method="BFGS", options={"gtol": 1e-6})
     estimates = [row["estimate"] for row in json.loads(out)["effects"]]
     assert estimates == pytest.approx(list(parts(best.x)[1]), rel=1e-5)
+
+
+def test_a_table_on_s3_is_read_and_its_effects_are_written_there(
+    spec: Path, s3_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("ACCESS_KEY_ID", "testing"), ("SECRET_ACCESS_KEY", "hidden"), ("DEFAULT_REGION", "us-east-1")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    bucket = s3fs.S3FileSystem(client_kwargs={"endpoint_url": s3_server}, skip_instance_cache=True)
+    bucket.mkdir("clinic")
+    bucket.pipe_file("clinic/table.csv", clinic().to_csv(index=False).encode())
+    associate("--table", "s3://clinic/table.csv", "--models", spec, "--out", "s3://clinic/out/one")
+    bucket.invalidate_cache()
+    assert "clinic/out/one/effects.csv" in bucket.find("clinic/out")
+    with pytest.raises(ValueError, match="must not hold credentials"):
+        read_table("s3://user:secret@clinic/table.csv")

@@ -15,11 +15,11 @@ from .model_estimates import Estimates
 
 Array = NDArray[np.float64]
 
-# Measured (tests/benchmarks/association_coverage.py): below this the t of n − p covers 96 to 97%.
+# Measured (tests/benchmarks/association_coverage.py): the t of n − p covers 97% at 12 rows and 96% at 40.
 FEW_ROWS_FOR_HC3 = 50
 FEW_ROWS = (
-    "{n} rows are few for HC3: its 95% intervals cover 96 to 97%, so that it finds too little rather than too much; "
-    'covariance = "HC2" takes Bell-McCaffrey degrees of freedom, which come nearer to 95%.'
+    "{n} rows are few for HC3: its 95% intervals are a little too wide (97% at 12 rows, 96% at 40), so that it finds "
+    'too little rather than too much; covariance = "HC2" takes Bell-McCaffrey degrees of freedom, which come nearer.'
 )
 LEVERAGE_OF_ONE = 1 - 1e-9
 FEW_CLUSTERS = 30
