@@ -64,10 +64,14 @@ def analyse(specs: Sequence[AssociationSpec], table: pd.DataFrame) -> Analysis:
     models = expanded(specs)
     read = {spec.name: columns_read(spec) for spec in models}
     table, said = readable(table, [column for columns in read.values() for column in columns])
-    shared, fits = SharedRows(table), []
+    if "participant_id" not in table and all(spec.sessions == "baseline" for spec in models):
+        shared = SharedRows(table.assign(participant_id=[f"row {k + 1}" for k in range(len(table))]), False)
+    else:
+        shared = SharedRows(table)
+    fits = []
     for spec in models:
         try:
-            fit = fit_association(spec, table, shared)
+            fit = fit_association(spec, shared.table, shared)
         except ValueError as error:
             # A table that lacks one model's column still answers the others.
             fit = unfitted(

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ...records import AssociationSpec
+from ..cohort.problems import examples
 from .adjusted_means import adjusted_means, pairwise_contrasts
 from .association_fit import AssociationFit, unfitted
 from .bootstrap import subject_keys
@@ -24,7 +25,7 @@ from .declaration import check_spec
 from .design import INTERCEPT, NotEstimable, categorical, check_rank, learn_coding
 from .diagnostics import diagnose, normality
 from .formula import Formula
-from .least_squares import least_squares
+from .least_squares import EXACT, EXACT_FIT, least_squares
 from .mixed_model import fit_mixed
 from .model_estimates import Estimates, Figure
 from .outcome import coded_outcome
@@ -33,6 +34,9 @@ from .strata import fit_by_stratum
 from .survival import cox
 
 MIN_SUBJECTS_PER_LEVEL = 3
+MOST_LEVELS_NAMED = 5
+# Squares of what lies beyond these overflow, or vanish.
+READABLE_SIZES = (1e-100, 1e100)
 SURE = 0.001
 
 
@@ -54,17 +58,16 @@ def fit_association(spec: AssociationSpec, table: pd.DataFrame, shared: SharedRo
     Raises:
         ValueError: The model is malformed: see `check_spec`.
     """
-    table = _with_people(spec, table)
+    knows_people = "participant_id" in table
+    table = table if knows_people else _with_people(spec, table)
     formula = check_spec(spec, [str(column) for column in table.columns])
     if spec.stratify:
         return fit_by_stratum(spec, table, fit_association)
-    rows = shared if shared is not None and shared.table is table else SharedRows(table)
+    rows = shared if shared is not None and shared.table is table else SharedRows(table, knows_people)
     return _fit_one(spec, formula, rows)
 
 
 def _with_people(spec: AssociationSpec, table: pd.DataFrame) -> pd.DataFrame:
-    if "participant_id" in table:
-        return table
     repeated = spec.sessions == "all" and spec.groups in table
     people = table[spec.groups] if repeated else pd.Series(np.arange(len(table)), index=table.index).astype(str)
     return table.assign(participant_id=people)
@@ -73,6 +76,8 @@ def _with_people(spec: AssociationSpec, table: pd.DataFrame) -> pd.DataFrame:
 def _fit_one(spec: AssociationSpec, formula: Formula, shared: SharedRows) -> AssociationFit:
     selection = shared.select(spec, formula)
     selection.problems += _design_advice(spec, formula, selection.rows)
+    if not shared.knows_people and spec.sessions == "all":
+        selection.problems.append(f"The table has no participant_id: rows of one {spec.groups} count as one person's.")
     try:
         drop_impossible(selection, formula)
         case = _case(spec, formula, selection)
@@ -156,12 +161,18 @@ def _complete_rows(spec: AssociationSpec, selection: Selection, formula: Formula
     values = keep_complete(spec, selection, formula)
     while small := _rare_levels(selection, formula, values):
         label, level, n = small[0]
+        levels = [name for other, name, _ in small if other == label]
         who = f"{n} subject{'s' if n > 1 else ''}"
-        selection.problems.append(
-            f"{label} = {level} left out: it has {who}, at least {MIN_SUBJECTS_PER_LEVEL} are needed."
-        )
-        kept = values[label] != level
-        selection.keep(kept, f"{label} = {level} has {who}")
+        needed = f"at least {MIN_SUBJECTS_PER_LEVEL} are needed"
+        if len(levels) <= MOST_LEVELS_NAMED:
+            levels = [level]
+            said, reason = f"{label} = {level} left out: it has {who}, {needed}.", f"{label} = {level} has {who}"
+        else:
+            said = f"{label}: {len(levels)} levels left out, since {needed} in each: {examples(levels)}."
+            reason = f"{label} has fewer than {MIN_SUBJECTS_PER_LEVEL} subjects in a level"
+        selection.problems.append(said)
+        kept = ~values[label].isin(levels)
+        selection.keep(kept, reason)
         values = values[kept]
     if values.empty:
         raise NotEstimable("Not fitted: no complete rows are left.")
@@ -185,6 +196,9 @@ def _check_estimable(case: Case) -> None:
     if np.ptp(response.to_numpy()) == 0 and case.kind != "cox":
         value = case.levels[int(response.iloc[0])] if case.levels else f"{response.iloc[0]:g}"
         raise NotEstimable(f"Not fitted: {formula.response.label} is {value} in all rows used.")
+    size = float(np.abs(response.to_numpy()).max())
+    if not READABLE_SIZES[0] < size < READABLE_SIZES[1]:
+        raise NotEstimable(f"Not fitted: {formula.response.label} is of the size {size:.1g}; change its unit.")
     columns = coding.terms_of_columns()
     if formula.terms and not any(case.is_of_interest(column, term) for column, term in columns.items()):
         wanted = ", ".join(spec.effects) or "the terms of interest"
@@ -223,7 +237,10 @@ def _mixed(case: Case, groups: pd.Series) -> Estimates:
     fit = fit_mixed(case.response, case.matrix, groups, slope, spec.estimator, spec.correlated)
     fitted = case.matrix @ fit.fixed
     own = fit.random_values.reindex(groups)
-    fitted_group = fitted + (own.to_numpy() * case.matrix[fit.random_values.columns].to_numpy()).sum(axis=1)
+    design = case.matrix.assign(**{INTERCEPT: 1.0})[list(fit.random_values)]
+    fitted_group = fitted + (own.to_numpy() * design.to_numpy()).sum(axis=1)
+    if float(np.var(case.response - fitted)) < EXACT * float(np.var(case.response)):
+        raise NotEstimable(EXACT_FIT.format(response=case.formula.response.label))
     covariance = fit.random_covariance.to_numpy()
     effects = {str(name): float(covariance[k, k]) for k, name in enumerate(fit.random_covariance)}
     if slope and spec.correlated:

@@ -21,6 +21,9 @@ FEW_ROWS = (
     "{n} rows are few for HC3: its 95% intervals are a little too wide (97% at 12 rows, 96% at 40), so that it finds "
     'too little rather than too much; covariance = "HC2" takes Bell-McCaffrey degrees of freedom, which come nearer.'
 )
+# Residual variance below this share of the response's is rounding.
+EXACT = 1e-20
+EXACT_FIT = "Not fitted: {response} follows exactly from the predictors; one was computed from another."
 LEVERAGE_OF_ONE = 1 - 1e-9
 FEW_CLUSTERS = 30
 # The power of 1 − leverage that a squared residual is divided by.
@@ -64,16 +67,17 @@ def least_squares(
     beta = inverse @ (q.T @ y)
     residual = y - x @ beta
     scale = float(residual @ residual) / (n - p)
+    if scale <= EXACT * float(np.var(y)):
+        raise NotEstimable(EXACT_FIT.format(response=response.name))
     unscaled = np.einsum("ij,ij->i", inverse, inverse)
     meat, df, problems = _meat(q, residual, leverage, covariance, groups, scale)
     dfs = bell_mccaffrey_df(q, inverse, leverage) if covariance == "HC2" else df * np.ones(p)
     if covariance == "HC3" and n < FEW_ROWS_FOR_HC3:
         problems = (*problems, FEW_ROWS.format(n=n))
-    plain_t2 = beta**2 / (scale * unscaled) if scale > 0 else np.full(p, np.inf)
+    plain_t2 = beta**2 / (scale * unscaled)
     names = matrix.columns
     by_row = pd.DataFrame({"fitted": y - residual, "residual": residual, "leverage": leverage}, index=matrix.index)
-    if scale > 0:
-        by_row["cook"] = residual**2 * leverage / (p * scale * np.maximum(1 - leverage, 1e-12) ** 2)
+    by_row["cook"] = residual**2 * leverage / (p * scale * np.maximum(1 - leverage, 1e-12) ** 2)
     return Estimates(
         kind="linear",
         method=f"OLS, {_SHOWN.get(covariance, covariance)}",

@@ -54,8 +54,10 @@ class Selection:
 class SharedRows:
     """What many models of one table have in common: the rows that they select, and the factors that they read."""
 
-    def __init__(self, table: pd.DataFrame) -> None:
+    def __init__(self, table: pd.DataFrame, knows_people: bool = True) -> None:
+        """Keep the table; without people of its own, rows of one session are no repetition."""
         self.table = table
+        self.knows_people = knows_people
         self._selected: dict[tuple[object, ...], Selection] = {}
 
     def select(self, spec: AssociationSpec, formula: Formula) -> Selection:
@@ -65,19 +67,20 @@ class SharedRows:
         where = tuple((column, tuple(accepted)) for column, accepted in sorted(spec.where.items()))
         key = (spec.cohorts, spec.sessions, spec.groups, where, spec.event, waits, made)
         if key not in self._selected:
-            self._selected[key] = select_rows(spec, self.table, formula)
+            self._selected[key] = select_rows(spec, self.table, formula, self.knows_people)
         found = self._selected[key]
         used = {*IDENTITY, *CHECKS, spec.groups, spec.event, *formula.columns}
         rows = found.rows[[column for column in found.rows if column in used]]
         return Selection(rows, Counter(found.dropped), list(found.problems), {}, found.repeats, found.known)
 
 
-def select_rows(spec: AssociationSpec, table: pd.DataFrame, formula: Formula) -> Selection:
+def select_rows(spec: AssociationSpec, table: pd.DataFrame, formula: Formula, knows_people: bool = True) -> Selection:
     """Take the rows that a model declares: its cohorts, its filters, its sessions.
 
     Args:
         spec: The declared model.
         table: Predictions joined with the clinical table, one row per scan.
+        knows_people: Whether `participant_id` is the table's own.
         formula: Its formula; columns that it names with `_baseline` or `_per_year` are made where they are absent.
 
     Returns:
@@ -93,7 +96,8 @@ def select_rows(spec: AssociationSpec, table: pd.DataFrame, formula: Formula) ->
             if not (table["cohort"] == cohort).any():
                 selection.problems.append(f"Cohort {cohort} has no rows.")
     selection.keep(~is_missing(selection.rows["participant_id"]), "missing participant_id")
-    _drop_repeated(selection)
+    if knows_people:
+        _drop_repeated(selection)
     for column, accepted in spec.where.items():
         _filter(selection, column, accepted)
     selection.rows = add_change_columns(selection.rows, formula.columns)

@@ -107,5 +107,8 @@ def _proportional_hazards(residuals: np.ndarray, time: np.ndarray, covariance: n
     rank = stats.rankdata(time[events])
     centred = rank - rank.mean()
     scaled = d * residuals[events] @ covariance
-    chi2 = (centred @ scaled) ** 2 / (d * np.diag(covariance) * (centred @ centred))
+    spread = float(centred @ centred)
+    if spread == 0:
+        return [(float("nan"), float("nan"))] * len(covariance)
+    chi2 = (centred @ scaled) ** 2 / (d * np.diag(covariance) * spread)
     return [(float(value), float(stats.chi2.sf(value, 1))) for value in chi2]
