@@ -20,6 +20,7 @@ from infra.preflight import demands_of, fit_workers
 from infra.storage import Store
 from infra.templates import check_grids
 from tasks.records import Recipe, ScanRef
+from tasks.science.imaging.degradations import Degradation
 from tasks.steps.preprocess import SLICE_SCANS, prepare_slice, prepare_suspects, slices
 from tasks.steps.progress import CohortState
 from tasks.steps.quality import quality_table
@@ -61,7 +62,7 @@ def preprocess(
             workspace.forget_exclusions(states)
             states = workspace.stored_states()
         results = [prepare_missing(own, view, progress) for own, view in workspace.by_recipe(states)]
-    counts = _summary([part for result in results for part in result])
+    counts = summary([part for result in results for part in result])
     for own, view in workspace.by_recipe(workspace.stored_states()):
         _keep_figures(own, view, progress.console.out)
     return counts
@@ -106,6 +107,7 @@ def fan_out(
     recipe_key: str,
     advance: Callable[[], None],
     slice_scans: int = SLICE_SCANS,
+    degradation: Degradation | None = None,
 ) -> list[dict[str, Any]]:
     """Prepare scans in slices, and those that a worker died of when nothing else runs any more.
 
@@ -116,15 +118,21 @@ def fan_out(
     for number, part in enumerate(slices(scans, slice_scans)):
         first = number * slice_scans
         label = f"{first + 1} to {first + len(part)} of {len(scans)}"
-        futures.append(prepare_slice.submit(client, store, part, recipe, recipe_key, label, advance))
+        futures.append(prepare_slice.submit(client, store, part, recipe, recipe_key, label, advance, degradation))
     results = [future.result() for future in futures]
     suspects = [scan for result in results for scan in result["suspects"]]
     if suspects:
-        results.append(prepare_suspects.submit(client, store, suspects, recipe, recipe_key, advance).result())
+        again = prepare_suspects.submit(client, store, suspects, recipe, recipe_key, advance, degradation)
+        results.append(again.result())
     return results
 
 
-def _summary(results: list[dict[str, Any]]) -> dict[str, int]:
+def summary(results: list[dict[str, Any]]) -> dict[str, int]:
+    """Count what slices gave.
+
+    Raises:
+        ScansLeft: Some scans could be neither prepared nor excluded.
+    """
     failed = {scan: why for result in results for scan, why in result["failed"].items()}
     if failed:
         raise ScansLeft(

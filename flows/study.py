@@ -25,6 +25,7 @@ from tasks.steps.explain import methods_left
 from tasks.steps.progress import CohortState, FittedModel, association_key, predictions_key, validation_key
 from tasks.steps.publish import publication_key
 from tasks.steps.report import local_report, report_key, write_report
+from tasks.steps.robustness import is_measured
 from tasks.steps.train import plan_training
 
 STAGES = ("preprocess", "train", "validate", "decide", "explain", "associate", "report")
@@ -124,9 +125,9 @@ def _stages_left_of_model(workspace: Workspace, states: list[CohortState], is_fi
     needed = [layout.predictions(predictions_key(plan.key, state)) for state in scored]
     if scored:
         needed.append(layout.validation(validation_key(study, plan.key, scored)))
-    if not all(map(store.exists, needed)):
-        left.append("validate")
     model = fitted(workspace, states)
+    if not all(map(store.exists, needed)) or not is_measured(store, model):
+        left.append("validate")
     if model.chain.untold or is_undecided(model, model.chain):
         left.append("decide")
     if methods_left(study, store, plan.key, states):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.preprocess import RUNNER, fan_out, summary
 from flows.progress_bars import counter, progress_bars
 from flows.train import refuse_missing
 from flows.workspace import NotReady, Workspace, open_workspace
 from infra import layout
+from infra.clusters import connect
 from infra.decisions import read_chain
+from infra.preflight import demands_of, fit_workers
 from tasks.steps.card import log_card
 from tasks.steps.progress import CohortState, FittedModel, validation_key
+from tasks.steps.robustness import degraded_scans, is_measured, measure_robustness
 from tasks.steps.train import plan_training
 from tasks.steps.validate import log_validation, score_cohorts, validate_model
 
@@ -46,7 +50,7 @@ def scored_states(states: list[CohortState]) -> list[CohortState]:
     return [state for state in states if state.spec.role != "train"]
 
 
-@flow(name="validate", validate_parameters=False)
+@flow(name="validate", task_runner=RUNNER, validate_parameters=False)
 def validate(study_path: str) -> dict[str, str]:
     """Predict by the registry's model, then compute every metric that the store lacks.
 
@@ -66,8 +70,34 @@ def _validate_model(workspace: Workspace, states: list[CohortState]) -> str:
         score_cohorts(workspace.settings, workspace.store, fit_key, model.registered, scored, bar)
     key = layout.validation(validation_key(workspace.study, fit_key, scored))
     if not workspace.store.exists(key):
-        training = [state for state in states if state.spec.role == "train"]
-        metrics = validate_model(workspace.study, workspace.store, fit_key, scored, training)
-        log_validation(workspace.settings, model.registered, metrics)
-        log_card(workspace.settings, model, metrics)
+        tables = validate_model(workspace.store, model)
+        log_validation(workspace.settings, model.registered, tables)
+        log_card(workspace.settings, model, tables["metrics"])
+    if not is_measured(workspace.store, model):
+        _measure_robustness(workspace, model)
     return workspace.store.uri(key)
+
+
+def _measure_robustness(workspace: Workspace, model: FittedModel) -> None:
+    """Make scans worse, prepare them where the others were prepared, and see what the model says of them."""
+    settings, store, recipe = workspace.settings, workspace.store, workspace.study.recipe
+    degraded = [each for each in degraded_scans(workspace.study, store, model.scored) if each.missing]
+    with progress_bars() as progress:
+        if degraded:
+            advance = counter(progress, "degraded scans")(sum(len(each.missing) for each in degraded))
+            everything = [scan for each in degraded for scan in each.missing]
+            witness = degraded[0].state.indexed
+            latest = layout.latest_index(witness.name, witness.root)
+            demands = demands_of(settings, store, recipe, workspace.recipe_key, everything, latest)
+            say = progress.console.out
+            with connect(settings, say) as client, fit_workers(client, demands, say):
+                parts = [
+                    part
+                    for each in degraded
+                    for part in fan_out(
+                        client, store, each.missing, recipe, each.recipe_key, advance, degradation=each.degradation
+                    )
+                ]
+            summary(parts)
+        bar = counter(progress, f"predict degraded {workspace.study.arm}".rstrip())
+        measure_robustness(settings, store, model, bar)

@@ -16,7 +16,7 @@ from infra.atlases import with_atlas_digest
 from infra.phantom_cohorts import with_phantom_roots, write_absent_phantoms
 from infra.settings import Settings, load_settings
 from infra.storage import Store
-from infra.study import AGE_BAND, Study, resolve_root
+from infra.study import GROUPS, Study, resolve_root
 from infra.study_file import load_study
 from infra.templates import with_template_digests
 from tasks.science.imaging.recipe import recipe_digest
@@ -91,7 +91,7 @@ class Workspace:
         for association in associations:
             tables = [state.selection.scans for state in states if state.spec.name in association.cohorts]
             check_spec(association, [*PREDICTION_COLUMNS, *(str(name) for table in tables for name in table.columns)])
-        known = {AGE_BAND, *(str(name) for state in states for name in state.selection.scans.columns)}
+        known = {*GROUPS, *(str(name) for state in states for name in state.selection.scans.columns)}
         for group in self.study.validation.groups:
             if group not in known:
                 raise ValueError(f"validation.groups names {group!r}, which no cohort has; there are: {sorted(known)}")

@@ -109,6 +109,16 @@ def validation(key: str) -> str:
     return f"validations/{key[:KEY_LENGTH]}.parquet"
 
 
+def validation_table(key: str, name: str, suffix: str) -> str:
+    """One of the other tables of a validation: `parquet` to read, `csv` to open."""
+    return f"validations/{key[:KEY_LENGTH]}/{name}.{suffix}"
+
+
+def robustness_table(key: str, name: str, suffix: str) -> str:
+    """What became of the scans that were made worse, and how the error grew."""
+    return f"robustness/{key[:KEY_LENGTH]}/{name}.{suffix}"
+
+
 def association(key: str) -> str:
     """One fitted association."""
     return f"associations/{key[:KEY_LENGTH]}.json"

@@ -19,10 +19,13 @@ from tasks.records import (
     digest,
 )
 from tasks.science.cohort.outliers import Limit
+from tasks.science.imaging.degradations import Degradation, DegradationKind
 from tasks.science.statistics.gate_spec import PromotionSpec
 
 AGE_BAND = "age_band"
 """What `validation.groups` calls bands of age, which no table has as a column."""
+GROUPS = ("site", "scanner", "sex", AGE_BAND)
+"""Parts of a cohort that every validation looks at, where a cohort knows them."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +70,66 @@ class SplitSpec:
 
 
 @dataclass(frozen=True)
+class RobustnessSpec:
+    """How scans are made worse, to see how the error grows; off unless `subjects` says of how many.
+
+    Attributes:
+        subjects: Of each external cohort, one scan each, spread evenly over age; 0 is off. Each is prepared once per
+            degradation.
+        slices_mm: Thicknesses of simulated axial slices.
+        noise: Standard deviations of Rician noise, as shares of the mean signal.
+        bias_field: Standard deviations of the logarithm of smooth fields.
+        header_turn_degrees: Turns of the head that the header claims and the voxels do not show.
+        seed: Of noise, fields and turns.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
+
+    subjects: int = 0
+    slices_mm: tuple[float, ...] = (3.0, 5.0, 7.0)
+    noise: tuple[float, ...] = (0.05, 0.1, 0.2)
+    bias_field: tuple[float, ...] = (0.2, 0.4)
+    header_turn_degrees: tuple[float, ...] = (90.0,)
+    seed: int = 0
+
+    @property
+    def degradations(self) -> tuple[Degradation, ...]:
+        """Every kind at every strength."""
+        strengths: dict[DegradationKind, tuple[float, ...]] = {
+            "thicker_slices": self.slices_mm,
+            "noise": self.noise,
+            "bias_field": self.bias_field,
+            "header_turn": self.header_turn_degrees,
+        }
+        return tuple(Degradation(kind, strength, self.seed) for kind, each in strengths.items() for strength in each)
+
+
+@dataclass(frozen=True)
 class ValidationSpec:
-    """How external validation resamples and what it stratifies by."""
+    """How external validation resamples, what it stratifies by, and who counts as a control or as a retest.
+
+    Attributes:
+        resamples: Bootstrap draws of subjects.
+        seed: Of the draws.
+        groups: Columns of the clinical table by which metrics are given, and `age_band`. Of the default ones, a cohort
+            has those that it knows; one that the study names must be a column of some cohort.
+        controls: Column → values that make somebody in a clinical cohort a healthy control. External cohorts are
+            healthy.
+        retest_days: Two sessions of a subject at most this far apart are test and retest; sessions further apart are
+            longitudinal.
+        robustness: The same scans made worse.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
 
     resamples: int = 10_000
     seed: int = 0
-    groups: tuple[str, ...] = ("site",)
+    groups: tuple[str, ...] = GROUPS
+    controls: dict[str, tuple[str | float, ...]] = field(
+        default_factory=lambda: {"diagnosis": ("HC", "CU", "CN", "NC", "control", "healthy", "healthy control")}
+    )
+    retest_days: float = 90.0
+    robustness: RobustnessSpec = field(default_factory=RobustnessSpec)
 
 
 @dataclass(frozen=True)

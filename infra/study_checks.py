@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict
 
 from infra.phantom_cohorts import phantom_problems
-from infra.study import ExplanationSpec, Study
+from infra.study import ExplanationSpec, Study, ValidationSpec
 from tasks.records import CHANNELS_OF, RatioCalibration, Recipe
 from tasks.science.cohort.outliers import unknown_figures
 from tasks.science.imaging.grid import RESOLUTION_LIMITS_MM
@@ -17,6 +17,16 @@ SAFE_SPACE = re.compile(r"[A-Za-z0-9]{1,64}")
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 # Above what a scanner's bore holds; a slip of the keyboard would take all memory.
 LARGEST_EXTENT_MM = 600.0
+# With fewer, the ends of a 95% interval are the outermost draws.
+FEWEST_RESAMPLES = 100
+LONGEST_RETEST_DAYS = 366.0
+# Slices as a 2D protocol may have them; noise or a field beyond these leaves no brain to see.
+DEGRADATION_LIMITS = {
+    "slices_mm": (0.5, 12.0),
+    "noise": (0.001, 2.0),
+    "bias_field": (0.01, 2.0),
+    "header_turn_degrees": (1.0, 180.0),
+}
 
 
 def check_consistency(study: Study, source: str) -> None:
@@ -55,6 +65,7 @@ def check_consistency(study: Study, source: str) -> None:
         problems += [f"association {spec.name!r} uses {n!r}, which the model was trained on" for n in trained]
     problems += _explanation_problems(study.explanation, names)
     problems += spec_problems(study.promotion)
+    problems += _validation_problems(study.validation)
     problems += [f"quality.limits: {problem}" for problem in unknown_figures(study.quality.limits)]
     for name, limit in study.quality.limits.items():
         if limit.min is None and limit.max is None:
@@ -98,6 +109,33 @@ def _network_problems(study: Study) -> list[str]:
         problems.append(f"training.ema_decay is {training.ema_decay:g}; it is 0 (off) or below 1")
     if study.train_subjects < 0:
         problems.append(f"train_subjects is {study.train_subjects}; give 0 for all, or how many")
+    return problems
+
+
+def _validation_problems(spec: ValidationSpec) -> list[str]:
+    problems = []
+    if spec.resamples < FEWEST_RESAMPLES:
+        problems.append(f"validation.resamples is {spec.resamples}; give {FEWEST_RESAMPLES} or more, 10000 to publish")
+    if spec.seed < 0 or spec.robustness.seed < 0:
+        problems.append("validation.seed and validation.robustness.seed must not be below 0")
+    if len(set(spec.groups)) < len(spec.groups):
+        problems.append(f"validation.groups {list(spec.groups)} names a column twice")
+    if not 0 < spec.retest_days <= LONGEST_RETEST_DAYS:
+        problems.append(
+            f"validation.retest_days is {spec.retest_days:g}; it must be above 0 and at most {LONGEST_RETEST_DAYS:g}: "
+            "later sessions are longitudinal"
+        )
+    problems += [f"validation.controls.{name} has no value; give those of controls" for name, v in spec.controls.items()
+                 if not v]  # fmt: skip
+    worse = spec.robustness
+    if worse.subjects < 0:
+        problems.append(f"validation.robustness.subjects is {worse.subjects}; give 0 (off) or how many per cohort")
+    for name, (low, high) in DEGRADATION_LIMITS.items():
+        strengths = getattr(worse, name)
+        outside = [strength for strength in strengths if not low <= strength <= high]
+        problems += [f"validation.robustness.{name} holds {s:g}; {low:g} to {high:g} are accepted" for s in outside]
+        if len(set(strengths)) < len(strengths):
+            problems.append(f"validation.robustness.{name} {list(strengths)} names a strength twice")
     return problems
 
 

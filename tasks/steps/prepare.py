@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from infra import layout
 from infra.bids_root import read_verified
 from infra.storage import Store, json_bytes
 from infra.templates import load_template
-from tasks.records import Excluded, PreparedScan, Recipe, ScanRef, ScanRejected
+from tasks.records import Excluded, PreparedScan, Recipe, ScanRef, ScanRejected, digest
+from tasks.science.imaging.degradations import DEGRADATION_VERSION, Degradation, degrade
 from tasks.science.imaging.grid import study_grid
 from tasks.science.imaging.recipe import prepare_scan, prepared_montage, recipe_digest
 from tasks.science.imaging.template import Template
@@ -28,7 +29,9 @@ def open_store(url: str, cache: str) -> Store:
 
 
 @gives_back_memory
-def prepare_one(store_url: str, cache: str, scan: ScanRef, recipe: Recipe, recipe_key: str) -> PreparedScan | Excluded:
+def prepare_one(
+    store_url: str, cache: str, scan: ScanRef, recipe: Recipe, recipe_key: str, degradation: Degradation | None = None
+) -> PreparedScan | Excluded:
     """Make a scan's prepared volume, or its exclusion, in the store.
 
     Args:
@@ -36,7 +39,8 @@ def prepare_one(store_url: str, cache: str, scan: ScanRef, recipe: Recipe, recip
         cache: Local cache folder of that store.
         scan: Which scan; the bytes of its images are checked against their hashes before anything else.
         recipe: How to prepare it.
-        recipe_key: The recipe's digest, computed once by the flow.
+        recipe_key: Names what is made beside the scan's bytes (`preparation_key`), computed once by the flow.
+        degradation: How the images are made worse first, to see what the model makes of them.
 
     Returns:
         A small record; the volume itself stays in the store.
@@ -45,7 +49,7 @@ def prepare_one(store_url: str, cache: str, scan: ScanRef, recipe: Recipe, recip
         OSError: Storage failed, or the source changed: to be retried, never counted as a bad scan.
         ValueError: The recipe's grid fits no scan: a caller's mistake, which the flow refuses before any scan.
     """
-    if recipe_digest(recipe) != recipe_key:
+    if preparation_key(recipe, degradation) != recipe_key:
         raise OSError("this worker's numerical libraries differ from the flow's; install the same lock on every worker")
     store = open_store(store_url, cache)
     done = stored_scan(store, scan, recipe_key)
@@ -59,6 +63,8 @@ def prepare_one(store_url: str, cache: str, scan: ScanRef, recipe: Recipe, recip
     # A mistake of the recipe is no scan's fault.
     study_grid(recipe, template)
     try:
+        if degradation is not None:
+            contents = {name: degrade(content, degradation, scan.key) for name, content in contents.items()}
         outputs = _outputs(contents, scan, recipe, template)
     except ScanRejected as rejection:
         return write_exclusion(store, recipe_key, _excluded(scan, rejection))
@@ -72,6 +78,15 @@ def prepare_one(store_url: str, cache: str, scan: ScanRef, recipe: Recipe, recip
     store.publish(layout.montage(recipe_key, scan.key), outputs.montage)
     store.publish(layout.prepared_sidecar(recipe_key, scan.key), outputs.sidecar)
     return PreparedScan(scan.scan_id, scan.key, layout.prepared_volume(recipe_key, scan.key), outputs.quality)
+
+
+def preparation_key(recipe: Recipe, degradation: Degradation | None = None) -> str:
+    """Name everything beside a scan's bytes that shapes what is prepared of it: the recipe's digest, if nothing else.
+
+    Degraded scans lie in folders of their own, so that none is ever taken for a cohort's scan.
+    """
+    key = recipe_digest(recipe)
+    return key if degradation is None else digest([key, DEGRADATION_VERSION, asdict(degradation)])
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from infra.storage import Store
 from infra.storage_faults import StorageFault, StorageRefused
 from tasks.records import Excluded, PreparedScan, Recipe, ScanRef
+from tasks.science.imaging.degradations import Degradation
 from tasks.steps.fan_out import on_cluster, one_by_one
 from tasks.steps.prepare import prepare_one, write_exclusion
 
@@ -52,6 +53,7 @@ def prepare_slice(
     recipe_key: str,
     label: str,
     advance: Callable[[], None],
+    degradation: Degradation | None = None,
 ) -> dict[str, Any]:
     """Prepare one slice. A bad scan is counted with its reason; what storage failed for is left missing.
 
@@ -64,7 +66,7 @@ def prepare_slice(
         ClusterLost: The scheduler is gone.
     """
     suspects: list[ScanRef] = []
-    results = _without_suspects(on_cluster(client, _work(store, recipe, recipe_key), scans), suspects)
+    results = _without_suspects(on_cluster(client, _work(store, recipe, recipe_key, degradation), scans), suspects)
     return {**_outcomes(store, results, len(scans), label, advance), "suspects": suspects}
 
 
@@ -76,6 +78,7 @@ def prepare_suspects(
     recipe: Recipe,
     recipe_key: str,
     advance: Callable[[], None],
+    degradation: Degradation | None = None,
 ) -> dict[str, Any]:
     """Try scans whose worker died once more, one at a time, after all slices: which of them killed it then shows.
 
@@ -86,13 +89,14 @@ def prepare_suspects(
         StoppedEarly: The store cannot be written, or storage fails for scan after scan.
         ClusterLost: The scheduler is gone.
     """
-    results = one_by_one(client, _work(store, recipe, recipe_key), scans)
+    results = one_by_one(client, _work(store, recipe, recipe_key, degradation), scans)
     settled = ((scan, _settle(store, recipe_key, scan, result)) for scan, result in results)
     return _outcomes(store, settled, len(scans), "one by one, since their worker died", advance)
 
 
-def _work(store: Store, recipe: Recipe, recipe_key: str) -> Callable[[ScanRef], Any]:
-    return functools.partial(prepare_one, store.url, str(store.cache), recipe=recipe, recipe_key=recipe_key)
+def _work(store: Store, recipe: Recipe, recipe_key: str, degradation: Degradation | None) -> Callable[[ScanRef], Any]:
+    work = functools.partial(prepare_one, store.url, str(store.cache), recipe=recipe, recipe_key=recipe_key)
+    return work if degradation is None else functools.partial(work, degradation=degradation)
 
 
 def _without_suspects(results: Iterable[tuple[ScanRef, Any]], suspects: list[ScanRef]) -> Iterator[tuple[ScanRef, Any]]:

@@ -169,7 +169,9 @@ def predictions_key(fit_key: str, state: CohortState) -> str:
 def validation_key(study: Study, fit_key: str, states: list[CohortState]) -> str:
     """Names the metrics of the external and clinical cohorts."""
     inputs = [[state.spec.name, predictions_key(fit_key, state), state.clinical_digest] for state in states]
-    return digest(["validation", 2, asdict(study.validation), inputs])
+    # Scans that are made worse have a key of their own.
+    spec = {name: value for name, value in asdict(study.validation).items() if name != "robustness"}
+    return digest(["validation", 3, spec, inputs])
 
 
 def association_key(fit_key: str, spec: object, states: list[CohortState]) -> str:

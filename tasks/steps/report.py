@@ -21,8 +21,8 @@ from infra.study import Study
 from tasks.records import digest
 from tasks.science.report.cautions import find_cautions
 from tasks.science.report.contents import ReportContents
+from tasks.science.report.notation import humanise
 from tasks.science.report.page import render_report
-from tasks.science.statistics.conformal import ConformalInterval, coverage_table
 from tasks.science.statistics.formula import parse
 from tasks.steps.associate import analysis_of
 from tasks.steps.compare import gather_comparison
@@ -31,7 +31,9 @@ from tasks.steps.members import member_key, members_of
 from tasks.steps.progress import CohortState, FittedModel, association_key, validation_key
 from tasks.steps.publish import publication_of
 from tasks.steps.quality_report import contact_sheets, quality_figures, quality_flags
-from tasks.steps.validate import joined, measured, predictions_of
+from tasks.steps.robustness import robustness_key, stored_robustness
+from tasks.steps.validate import joined, predictions_of
+from tasks.steps.validation_tables import NAMES
 
 EXAMPLES = 4
 PREDICTION_COLUMNS = ("predicted_age_years", "brain_pad_years", "corrected_brain_pad_years", "sex", "site", "reason")
@@ -39,7 +41,7 @@ PREDICTION_COLUMNS = ("predicted_age_years", "brain_pad_years", "corrected_brain
 
 def report_key(study: Study, models: list[FittedModel]) -> str:
     """Names the report of one state of a study: whatever it shows is part of the name."""
-    return digest(["report", 6, study.digest(), [_model_key(model) for model in models]])
+    return digest(["report", 7, study.digest(), [_model_key(model) for model in models]])
 
 
 def _model_key(model: FittedModel) -> list[Any]:
@@ -60,7 +62,8 @@ def _model_key(model: FittedModel) -> list[Any]:
     ]
     registered = [model.registered["uri"], model.registered["run_id"]]
     decided = model.decision["mark"] if model.decision else ""
-    return [model.fit_key, registered, parts, validation_key(study, model.fit_key, scored), specs, decided]
+    validation = [validation_key(study, model.fit_key, scored), robustness_key(model)]
+    return [model.fit_key, registered, parts, validation, specs, decided]
 
 
 @task(task_run_name="report", cache_policy=NO_CACHE)
@@ -105,6 +108,7 @@ def gather(study_text: str, store: Store, models: list[FittedModel]) -> ReportCo
         pd.read_csv(io.BytesIO(store.read(member_key(fit_key, member, "curves.csv")))).assign(seed=member.name)
         for member in members_of(study)
     ]
+    validation = _validation(store, primary)
     return ReportContents(
         study_name=study.name,
         study_digest=study.digest(),
@@ -126,33 +130,23 @@ def gather(study_text: str, store: Store, models: list[FittedModel]) -> ReportCo
         sheets=contact_sheets(study, store, states),
         explanations=tuple(one for model in models for one in explanations_of(store, model)),
         provenance=_provenance(study, store, record, registered, states),
-        coverage=coverage_of(store, primary),
+        coverage=validation.get("coverage", pd.DataFrame()),
+        validation=validation,
         comparison=gather_comparison(store, models),
         unit=study.target.unit,
         decision=primary.decision,
+        target="age" if study.target.column == "age_years" else humanise(study.target.column).lower(),
     )
 
 
-def coverage_of(store: Store, model: FittedModel) -> pd.DataFrame:
-    """How often the model's intervals hold the ages of healthy people of other cohorts."""
-    columns = {"raw": "predicted_age_years", "corrected": "corrected_age_years"}
-    tables = []
-    for state in model.scored:
-        if state.spec.role != "external" or state.spec.apart:
-            continue
-        rows = measured(predictions_of(store, model.fit_key, state))
-        for which, found in model.record["intervals"].items():
-            known = rows[rows[columns[which]].notna()]
-            if known.empty:
-                continue
-            half_width_years = np.inf if found["half_width_years"] is None else found["half_width_years"]
-            conformal = ConformalInterval(
-                half_width_years, 1 - found["level"], 0, found["n_subjects"], False, found["note"]
-            )
-            table = coverage_table(known.assign(predicted_age_years=known[columns[which]]), conformal)
-            correction = "bias-corrected" if which == "corrected" else which
-            tables.append(table.assign(cohort=state.spec.name, correction=correction))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+def _validation(store: Store, model: FittedModel) -> dict[str, pd.DataFrame]:
+    """The tables beside the metrics, as validation has left them."""
+    if not model.scored:
+        return {}
+    key = validation_key(model.study, model.fit_key, model.scored)
+    tables = {name: store.read_table(layout.validation_table(key, name, "parquet")) for name in NAMES}
+    growth, scans = stored_robustness(store, model)
+    return {**tables, "robustness": growth, "robustness-scans": scans}
 
 
 def _training_facts(record: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from infra.model_table import QUALITY_COLUMNS
 from infra.settings import Settings
 from infra.storage import Store
 from infra.study import AGE_BAND, Study
+from tasks.science.report.csv_files import csv_text
 from tasks.science.statistics.baselines import (
     VOLUME_COLUMNS,
     fit_mean_age,
@@ -23,9 +24,10 @@ from tasks.science.statistics.baselines import (
     predict_volume,
 )
 from tasks.science.statistics.bootstrap import metric_table
-from tasks.science.statistics.comparison import paired_mae_difference
-from tasks.steps.progress import CohortState, predictions_key, validation_key
+from tasks.science.statistics.comparison import paired_mae_table
+from tasks.steps.progress import CohortState, FittedModel, predictions_key, validation_key
 from tasks.steps.quality import quality_table
+from tasks.steps.validation_tables import validation_tables
 
 # Enough for the threads that fetch them from a remote store, and a few GB.
 SCANS_AT_A_TIME = 256
@@ -45,13 +47,12 @@ def score_cohorts(
     if not missing:
         return
     tracking.connect(settings)
-    # Prepared scans of a remote store are read from their copies on this machine.
-    model = registry.load(registered["uri"], [store.url if store.is_local else str(store.cache)])
+    model = load_registered(store, registered)
     advance = on_start(sum(len(state.prepared) for state in missing))
     for state in missing:
         scans = state.prepared
         keys = [layout.prepared_volume(state.recipe_key, str(sha)) for sha in scans["sha256"]]
-        outputs = _predict_prepared(store, model, keys, scans["age_years"].astype(float).to_numpy(), advance)
+        outputs = predict_prepared(store, model, keys, scans["age_years"].astype(float).to_numpy(), advance)
         unreadable = outputs[outputs["status"].isin(["unreadable", "refused"])]
         if len(unreadable):
             # A fault of storage must not be kept as if it were a property of the scan.
@@ -66,7 +67,12 @@ def score_cohorts(
         store.write_table(layout.predictions(predictions_key(fit_key, state)), table)
 
 
-def _predict_prepared(
+def load_registered(store: Store, registered: dict[str, Any]) -> Any:
+    """The registered model, allowed to read prepared scans: those of a remote store from copies on this machine."""
+    return registry.load(registered["uri"], [store.url if store.is_local else str(store.cache)])
+
+
+def predict_prepared(
     store: Store, model: Any, keys: list[str], ages_years: np.ndarray, advance: Callable[[], None]
 ) -> pd.DataFrame:
     """One output row per prepared scan. Each is read once, so that a cohort need not fit into the cache."""
@@ -116,31 +122,30 @@ def volume_figures(store: Store, states: list[CohortState], scans: pd.DataFrame)
 
 
 @task(task_run_name="validate", cache_policy=NO_CACHE)
-def validate_model(
-    study: Study, store: Store, fit_key: str, states: list[CohortState], training: list[CohortState]
-) -> pd.DataFrame:
+def validate_model(store: Store, model: FittedModel) -> dict[str, pd.DataFrame]:
     """Measure the model on every external and clinical cohort beside two baselines that know no network.
 
     Args:
-        study: The study.
         store: Where predictions and figures lie.
-        fit_key: Names the model.
-        states: External and clinical cohorts.
-        training: The cohorts that it was trained on; baselines are fitted on its training scans alone.
+        model: The fitted model with all cohorts. Baselines are fitted on its training scans alone.
 
     Returns:
-        One row per cohort, predictor (`model`, `mean age`, `tissue volumes`), correction (`raw`, `bias-corrected`),
-        group, level and metric.
+        `metrics`: one row per cohort, predictor (`model`, `mean age`, `tissue volumes`), correction (`raw`,
+        `bias-corrected`), group, level and metric; and the tables of `validation_tables`.
     """
+    study, fit_key, states = model.study, model.fit_key, model.scored
+    training = [state for state in model.states if state.spec.role == "train"]
     rows = store.read_table(f"{layout.fit_folder(fit_key)}/rows.parquet")
     trained = rows[rows["split"] == "train"].reset_index(drop=True)
     figures = volume_figures(store, training, trained)
     mean_age = fit_mean_age(trained["target_years"].to_numpy())
     volume = fit_volume_baseline(figures.assign(age_years=trained["target_years"])) if len(trained) > 3 else None
     tables = []
-    for state in states:
-        scored = measured(predictions_of(store, fit_key, state))
-        if scored.empty or state.spec.apart:
+    together = [state for state in states if not state.spec.apart]
+    predictions = {state.spec.name: predictions_of(store, fit_key, state) for state in together}
+    for state in together:
+        scored = measured(predictions[state.spec.name])
+        if scored.empty:
             continue
         by_predictor = {("model", "raw"): scored["predicted_age_years"].to_numpy()}
         if scored["corrected_age_years"].notna().all():
@@ -154,15 +159,27 @@ def validate_model(
                 table = pd.concat([table, _gain(study, scored, predicted)], ignore_index=True)
             tables.append(table.assign(cohort=state.spec.name, predictor=predictor, correction=correction))
     metrics = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-    store.write_table(layout.validation(validation_key(study, fit_key, states)), metrics)
-    return metrics
+    known = [measured(table) for table in predictions.values()]
+    others = validation_tables(store, model, joined([table for table in known if len(table)]) if known else None)
+    key = validation_key(study, fit_key, states)
+    for name, table in {"metrics": metrics, **others}.items():
+        store.write(layout.validation_table(key, name, "csv"), csv_text(table).encode())
+    for name, table in others.items():
+        store.write_table(layout.validation_table(key, name, "parquet"), table)
+    # Last, since it says that the others are there.
+    store.write_table(layout.validation(key), metrics)
+    return {"metrics": metrics, **others}
 
 
-def log_validation(settings: Settings, registered: dict[str, Any], metrics: pd.DataFrame) -> None:
-    """Show a model's validation beside its fit: the whole table, and the raw figures of whole cohorts."""
+def log_validation(settings: Settings, registered: dict[str, Any], tables: dict[str, pd.DataFrame]) -> None:
+    """Show a model's validation beside its fit: every table, and the raw figures of whole cohorts."""
     client = tracking.connect(settings)
     run_id = registered["run_id"]
-    tracking.log_text(client, run_id, metrics.to_csv(index=False), "validation.csv")
+    metrics = tables["metrics"]
+    tracking.log_text(client, run_id, csv_text(metrics), "validation.csv")
+    for name, table in tables.items():
+        if name != "metrics" and len(table):
+            tracking.log_text(client, run_id, csv_text(table), f"validation/{name}.csv")
     if metrics.empty:
         return
     raw = metrics[(metrics["correction"] == "raw") & (metrics["group"] == "overall")]
@@ -181,13 +198,21 @@ def measured(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _metrics(study: Study, scored: pd.DataFrame) -> pd.DataFrame:
+    groups, columns = _groups(study, scored)
+    return metric_table(scored[columns], groups, study.validation.resamples, study.validation.seed)
+
+
+def _groups(study: Study, scored: pd.DataFrame) -> tuple[tuple[str, ...], list[str]]:
+    """The study's groups of which a cohort has several levels, and the columns that are needed to tell them."""
     several = [name for name in study.validation.groups if name in scored and scored[name].nunique(dropna=True) > 1]
-    groups = [name for name in study.validation.groups if name in several or name == AGE_BAND]
-    columns = ["participant_id", "age_years", "predicted_age_years", *several]
-    return metric_table(scored[columns], tuple(groups), study.validation.resamples, study.validation.seed)
+    groups = tuple(name for name in study.validation.groups if name in several or name == AGE_BAND)
+    return groups, ["participant_id", "age_years", "predicted_age_years", *several]
 
 
 def _gain(study: Study, scored: pd.DataFrame, baseline: Any) -> pd.DataFrame:
-    """The model's MAE minus a baseline's, on the same scans."""
-    row = paired_mae_difference(scored, baseline, study.validation.resamples, study.validation.seed)
-    return pd.DataFrame([{"group": "overall", "level": "all", "metric": "mae_difference", **row}])
+    """The model's MAE minus a baseline's, on the same scans, for the whole and for each level."""
+    groups, columns = _groups(study, scored)
+    spec = study.validation
+    return paired_mae_table(scored[columns], baseline, groups, spec.resamples, spec.seed).assign(
+        metric="mae_difference"
+    )

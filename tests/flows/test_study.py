@@ -105,6 +105,30 @@ def test_declared_maps_are_made_once_and_recompute_nothing_else(
     assert "tells lobes apart at best" in page
 
 
+def test_scans_made_worse_are_prepared_scored_and_shown_once_and_recompute_nothing_else(
+    finished: tuple[CommandLine, Path, dict[str, str]],
+) -> None:
+    padflow, study, _ = finished
+    before = snapshot(padflow.home / "store")
+    changed = study.with_name("robust.toml")
+    worse = "robustness = { subjects = 2, slices_mm = [6.0], noise = [], bias_field = [] }"
+    changed.write_text(STUDY.replace("resamples = 200", f"resamples = 200\n{worse}"))
+    padflow("run", str(changed))
+    after = snapshot(padflow.home / "store")
+    assert {name: after[name] for name in before} == before
+    new = after.keys() - before.keys()
+    assert {name.split("/")[0] for name in new} == {"prepared", "montages", "robustness", "reports"}
+    (scans,) = (pd.read_csv(padflow.home / "store" / name) for name in new if name.endswith("/scans.csv"))
+    assert scans.groupby("kind")["participant_id"].nunique().to_dict() == {"thicker_slices": 2, "header_turn": 2}
+    assert scans.loc[scans["kind"] == "thicker_slices", "status"].tolist() == ["ok"] * 2
+    turned = scans[scans["kind"] == "header_turn"]
+    assert ((turned["status"] == "rejected") | turned["turned_back"]).all()
+    assert "The same scans made worse" in Path(padflow("report", str(changed)).strip()).read_text()
+    padflow("run", str(changed))
+    assert "nothing to do" in padflow.stderr
+    assert snapshot(padflow.home / "store") == after
+
+
 def test_the_registry_holds_the_model_with_both_aliases_and_its_facts(
     finished: tuple[CommandLine, Path, dict[str, str]],
 ) -> None:
@@ -138,6 +162,8 @@ def test_the_registry_holds_the_model_with_both_aliases_and_its_facts(
     published = run.data.tags["padflow.associations"]
     files = {item.path.removeprefix(f"{published}/") for item in client.list_artifacts(run.info.run_id, published)}
     assert files == {"tables", "figures", "methods.txt", "methods.md", "report.html"}
+    beside = {item.path.split("/")[-1] for item in client.list_artifacts(run.info.run_id, "validation")}
+    assert {f"{name}.csv" for name in ("agreement", "calibration-bins", "centring", "coverage", "shift")} <= beside
 
 
 def test_raw_scans_predicted_by_the_registered_model_match_the_study(

@@ -31,6 +31,8 @@ def study_with(**changes: object) -> dict[str, object]:
         ({"network": {"zzzz": 1}}, "valid keys: name, head, channels"),
         ({"quality": {"max_robust": 3.0}}, "did you mean 'max_robust_z'?"),
         ({"quality": {"limits": {"snr": {"mim": 3.0}}}}, "did you mean 'min'?"),
+        ({"validation": {"retest": 3}}, "did you mean 'retest_days'?"),
+        ({"validation": {"robustness": {"slices": [5.0]}}}, "did you mean 'slices_mm'?"),
     ],
 )
 def test_unknown_keys_are_answered_with_the_nearest(typo: dict[str, object], hint: str) -> None:
@@ -48,6 +50,14 @@ def test_unknown_keys_are_answered_with_the_nearest(typo: dict[str, object], hin
         ({"associations": [{"name": "x", "formula": "a ~ b", "cohorts": ["healthy"]}]}, "trained on"),
         ({"associations": [{"name": "x", "formula": "a ~ __import__('os')", "cohorts": ["ms"]}]}, "__import__"),
         ({"seeds": [1, 1]}, "seeds"),
+        ({"validation": {"resamples": 10}}, "validation.resamples is 10; give 100 or more"),
+        ({"validation": {"groups": ["site", "site"]}}, "names a column twice"),
+        ({"validation": {"retest_days": 0}}, "validation.retest_days is 0"),
+        ({"validation": {"retest_days": 4000}}, "later sessions are longitudinal"),
+        ({"validation": {"controls": {"diagnosis": []}}}, "validation.controls.diagnosis has no value"),
+        ({"validation": {"robustness": {"subjects": -1}}}, "validation.robustness.subjects is -1"),
+        ({"validation": {"robustness": {"slices_mm": [5.0, 40.0]}}}, "validation.robustness.slices_mm holds 40"),
+        ({"validation": {"robustness": {"noise": [0.1, 0.1]}}}, "names a strength twice"),
         ({"quality": {"limits": {"srn": {"min": 5.0}}}}, "no quality figure is called 'srn'; did you mean 'snr'?"),
         ({"quality": {"limits": {"snr": {}}}}, "quality.limits.snr has neither min nor max"),
         ({"quality": {"limits": {"snr": {"min": 5.0, "max": 1.0}}}}, "min 5 is above max 1"),

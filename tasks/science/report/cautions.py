@@ -154,11 +154,13 @@ def _of_age_range(age_range_years: Any, predictions: pd.DataFrame, unit: Unit) -
     shown = [number(edge * PER_YEAR[unit], 1) for edge in (first, last)]
     for cohort, rows in predictions[predictions["role"] != "train"].groupby("cohort", sort=True):
         ages = rows["age_years"].astype(float)
-        outside = int(((ages < first) | (ages > last)).sum())
+        beyond = (ages < first) | (ages > last)
+        outside, scored = int(beyond.sum()), int((beyond & is_ok(rows)).sum())
         if outside:
+            became = f"{scored:,} of them have an age, which is extrapolated" if scored else "they are not scored"
             yield (
                 f"{cohort}: {outside:,} of {plural(len(rows), 'scan')} {'lies' if outside == 1 else 'lie'} outside the "
-                f"training ages ({shown[0]} to {shown[1]} {unit}), where the model extrapolates."
+                f"training ages ({shown[0]} to {shown[1]} {unit}); {became}."
             )
 
 

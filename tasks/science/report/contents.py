@@ -102,6 +102,10 @@ class ReportContents:
         coverage: One row per cohort, correction, group and level: how often intervals of age held (`nominal` and
             `coverage` from 0 to 1); an infinite half-width says why in `note`.
         comparison: The models that the study compares; None where it has one, without folds or subjects apart.
+        validation: What validation looks at beside metrics, by name: `agreement` (one row per scan),
+            `calibration-bins`, `centring`, `limits-of-agreement`, `retest`, `retest-pairs`, `shift`, `robustness`,
+            `robustness-scans`; any may be absent or empty.
+        target: What the model learns, in words: `age`, or what somebody has read from the scan.
         unit: In which the page shows ages and errors; the tables here are in years. Associations stay in the units
             that their formulas name.
         decision: Whether the model became the champion, gate by gate; None where nothing is decided yet.
@@ -128,6 +132,8 @@ class ReportContents:
     cautions: tuple[str, ...] = ()
     coverage: pd.DataFrame = field(default_factory=pd.DataFrame)
     comparison: ArmComparison | None = None
+    validation: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    target: str = "age"
     unit: Unit = "years"
     decision: dict[str, Any] | None = None
 

@@ -91,49 +91,58 @@ def training_curves(curves: pd.DataFrame, best_epoch: int | None, unit: Unit = "
 
 
 def predicted_against_age(
-    predictions: pd.DataFrame, cohort: str, position: int, unit: Unit = "years"
+    predictions: pd.DataFrame, cohort: str, position: int, unit: Unit = "years", target: str = "age"
 ) -> Drawing | None:
     """Draw predicted age and raw brain-PAD against age, by site, so that bias and site offsets show.
+
+    A model that learns something else than age, as what a reader has seen in the scan, is drawn against that.
 
     Args:
         predictions: All predictions; ages in years.
         cohort: The cohort to draw.
         position: Its place in the page, for the figure's name.
         unit: To show ages in.
+        target: What the model learns, in words.
 
     Returns:
         The drawing, or None where the cohort has no usable prediction.
     """
     rows = usable(predictions)
     rows = rows[rows["cohort"] == cohort]
+    truth = "age_years" if target == "age" else "target_years"
+    rows = rows[rows[truth].notna()]
     if rows.empty:
         return None
-    columns = ["scan_id", "participant_id", "session_id", "site", "age_years", "predicted_age_years", "brain_pad_years"]
-    data = everything_in_unit(rows[columns].sort_values("scan_id", kind="stable").reset_index(drop=True), unit)
-    age, predicted, pad = f"age_{unit}", f"predicted_age_{unit}", f"brain_pad_{unit}"
+    difference = rows["predicted_age_years"].astype(float) - rows[truth].astype(float)
+    columns = ["scan_id", "participant_id", "session_id", "site", truth, "predicted_age_years", "difference_years"]
+    table = rows.assign(difference_years=difference)[columns].sort_values("scan_id", kind="stable")
+    data = everything_in_unit(table.reset_index(drop=True), unit)
+    x, predicted, away = f"{truth.removesuffix('_years')}_{unit}", f"predicted_age_{unit}", f"difference_{unit}"
+    pad = "brain-PAD" if target == "age" else f"predicted − {target}"
     name = f"figure-ages-{position}"
     with house_style():
         figure, left, right = _square_pair(n_legend_rows=-(-_n_marks(data) // LEGEND_COLUMNS))
-        _by_site(left, data, age, predicted)
-        _by_site(right, data, age, pad)
-        edges = _padded(np.concatenate([data[age], data[predicted]]).astype(float))
-        left.plot(edges, edges, color=INK, linewidth=0.9, linestyle="--", label="predicted = age")
-        left.set(xlim=edges, ylim=edges, xlabel=f"age ({unit})", title="Predicted age")
-        left.set_ylabel(f"predicted age, raw ({unit})")
+        _by_site(left, data, x, predicted)
+        _by_site(right, data, x, away)
+        edges = _padded(np.concatenate([data[x], data[predicted]]).astype(float))
+        left.plot(edges, edges, color=INK, linewidth=0.9, linestyle="--", label=f"predicted = {label(target)}")
+        left.set(xlim=edges, ylim=edges, xlabel=f"{target} ({unit})", title=f"Predicted {target}")
+        left.set_ylabel(f"predicted {target}, raw ({unit})")
         right.axhline(0, color=INK, linewidth=0.9, linestyle="--")
-        right.set(xlabel=f"age ({unit})", ylabel=f"brain-PAD, raw ({unit})", title="Brain-PAD")
+        right.set(xlabel=f"{target} ({unit})", ylabel=f"{pad}, raw ({unit})", title=pad[:1].upper() + pad[1:])
         figure.legend(*left.get_legend_handles_labels(), loc="lower center", ncols=LEGEND_COLUMNS)
+        against = "chronological age" if target == "age" else target
         alt = (
-            f"Two scatter plots of {plural(len(data), 'scan')} of {cohort}. Left, predicted against chronological age "
-            f"with the line of identity; Pearson r is {_correlation(data[age], data[predicted])}. Right, raw brain-PAD "
-            "against age."
+            f"Two scatter plots of {plural(len(data), 'scan')} of {cohort}. Left, predicted against {against} "
+            f"with the line of identity; Pearson r is {_correlation(data[x], data[predicted])}. Right, raw {pad} "
+            f"against {target}."
         )
         svg = inline_svg(figure, name, alt)
     caption = (
-        f"{plural(len(data), 'scan')}, raw predictions. On the dashed lines predicted age equals age. A downward slope "
-        "on the right is regression to the mean: young brains look too old and old ones too young."
+        f"{plural(len(data), 'scan')}, raw predictions. On the dashed lines predicted {target} equals {target}. A "
+        "downward slope on the right is regression to the mean: young brains look too old and old ones too young."
     )
-    return Drawing(name, f"Predicted and chronological age, {cohort}", caption, svg, data)
+    return Drawing(name, f"Predicted and {against}, {cohort}", caption, svg, data)
 
 
 def _square_pair(n_legend_rows: int) -> tuple[Figure, Axes, Axes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from .notation import count, humanise, interval, is_missing, number
@@ -18,7 +19,8 @@ def coverage_table(coverage: pd.DataFrame, cohort: str, unit: Unit) -> Table | N
         unit: To show half-widths in.
 
     Returns:
-        The table, or None where there is no interval; a group with one level would repeat the whole cohort.
+        The table, or None where there is no interval; a group with one level, and any group of intervals without end,
+        would repeat the whole cohort.
     """
     rows = everything_in_unit(coverage[coverage["cohort"] == cohort], unit)
     if rows.empty:
@@ -26,7 +28,8 @@ def coverage_table(coverage: pd.DataFrame, cohort: str, unit: Unit) -> Table | N
     body, notes = [], []
     for (correction, group), part in rows.groupby(["correction", "group"], sort=False):
         whole = group == "overall"
-        if len(part) == 1 and not whole:
+        endless = bool(np.isinf(part[f"half_width_{unit}"].astype(float)).all())
+        if not whole and (len(part) == 1 or endless):
             continue
         for row in part.to_dict("records"):
             name = "whole cohort" if whole else f"{humanise(str(group)).lower()} {row['level']}"

@@ -17,6 +17,8 @@ LABEL_CHARACTERS = 34
 
 METRIC_LABELS = {
     "mae": "MAE (years)",
+    "mae_difference": "Model minus this, MAE (years)",
+    "gain_over_volumes": "Minus tissue volumes (years)",
     "rmse": "RMSE (years)",
     "r2": "R²",
     "pearson": "Pearson r",
@@ -25,7 +27,6 @@ METRIC_LABELS = {
     "intercept": "Calibration intercept (years)",
     "bias": "Mean brain-PAD (years)",
     "icc": "ICC(2,1)",
-    "mae_difference": "Model's MAE minus this one's (years)",
 }
 _METRIC_ALIASES = {
     "mean_absolute_error": "mae",

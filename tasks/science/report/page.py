@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from .association_section import association_section
-from .comparison_section import comparison_section
+from .comparison_section import ComparisonSection, comparison_section
 from .contents import COLUMNS, CORRECTED, MODEL, RAW, ReportContents, cohorts_of_role, is_ok
 from .decision_section import decision_sentence, decision_table
 from .disease_figures import brain_pad_by_group
@@ -29,6 +29,7 @@ from .tables import (
     subgroup_tables,
 )
 from .units import everything_in_unit, facts_in_unit
+from .validation_section import ValidationSection, cohort_agreement, validation_section
 from .verdict import answer_questions
 
 
@@ -41,6 +42,10 @@ class CohortValidation:
     raw: Table | None
     corrected: Table | None
     scatter: Figure | None
+    calibration: Figure | None
+    bins: Table | None
+    agreement: Figure | None
+    limits: Table | None
     parts: list[Table]
     coverage: Table | None
 
@@ -121,6 +126,7 @@ def _validation(contents: ReportContents) -> dict[str, Any]:
         "other_cohorts": [part for part in parts if part.cohort not in external],
         "corrected_parts": [part for part in parts if part.corrected],
         "baselines": with_data(baselines),
+        "checks": _checks(contents),
         "all_coverage": saved_table(everything_in_unit(contents.coverage, contents.unit), "All coverage", "coverage"),
         "all_metrics": saved_table(everything_in_unit(contents.metrics, contents.unit), "All metrics", "metrics"),
         "all_predictions": saved_table(
@@ -143,12 +149,19 @@ def _cohorts_with_numbers(contents: ReportContents) -> list[str]:
 
 def _cohort_validation(contents: ReportContents, cohort: str, position: int) -> CohortValidation:
     roles = contents.flow.loc[contents.flow["cohort"] == cohort, "role"]
+    found = cohort_agreement(contents, cohort, position)
     return CohortValidation(
         cohort=cohort,
         role=str(roles.iloc[0]) if len(roles) else "role not given",
         raw=metrics_table(contents.metrics, cohort, RAW, contents.unit),
         corrected=metrics_table(_of_model(contents.metrics), cohort, CORRECTED, contents.unit),
-        scatter=with_data(predicted_against_age(contents.predictions, cohort, position, contents.unit)),
+        scatter=with_data(
+            predicted_against_age(contents.predictions, cohort, position, contents.unit, contents.target)
+        ),
+        calibration=with_data(found.calibration),
+        bins=found.bins,
+        agreement=with_data(found.agreement),
+        limits=found.limits,
         parts=subgroup_tables(contents.metrics, cohort, contents.unit),
         coverage=coverage_table(contents.coverage, cohort, contents.unit),
     )
@@ -197,11 +210,20 @@ def _disease(contents: ReportContents) -> dict[str, Any]:
 def _comparison(contents: ReportContents) -> dict[str, Any]:
     if contents.comparison is None:
         return {"comparison": None}
-    section = comparison_section(contents.comparison, contents.unit)
+    return {"comparison": _shown(comparison_section(contents.comparison, contents.unit))}
+
+
+def _checks(contents: ReportContents) -> dict[str, Any]:
+    section = validation_section(contents)
+    saved = {name: saved_table(table, summary, name) for summary, name, table in section.saved}
+    return {**_shown(section), "forests": [with_data(drawing) for drawing in section.forests], "saved": saved}
+
+
+def _shown(section: ComparisonSection | ValidationSection) -> dict[str, Any]:
     shown: dict[str, Any] = {item.name: getattr(section, item.name) for item in fields(section)}
     drawn = {name: with_data(value) for name, value in shown.items() if isinstance(value, Drawing)}
     saved = [saved_table(table, summary, name) for summary, name, table in section.saved]
-    return {"comparison": {**shown, **drawn, "saved": saved}}
+    return {**shown, **drawn, "saved": saved}
 
 
 def _provenance(contents: ReportContents) -> dict[str, Any]:

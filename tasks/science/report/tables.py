@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from .contents import MODEL, RAW, overall, predictors
+from .contents import MODEL, RAW, TISSUE_VOLUMES, overall, predictors
 from .disease_figures import first_sessions
 from .notation import (
     METRIC_LABELS,
@@ -26,9 +26,9 @@ from .notation import (
 )
 from .units import Unit, everything_in_unit, metric_label_in, metrics_in_unit
 
-SUBGROUP_METRICS = ("mae", "rmse", "bias", "r2", "pearson")
+SUBGROUP_METRICS = ("mae", "gain_over_volumes", "rmse", "bias", "r2", "pearson")
 # Within a band of ages there is little age left to explain, so that R² and r would mislead.
-AGE_BAND_METRICS = ("mae", "rmse", "bias")
+AGE_BAND_METRICS = ("mae", "gain_over_volumes", "rmse", "bias")
 FACT_LABELS = {
     "n_subjects": "Subjects",
     "n_scans": "Scans",
@@ -125,8 +125,14 @@ def metrics_table(metrics: pd.DataFrame, cohort: str, correction: str, unit: Uni
 
 
 def subgroup_tables(metrics: pd.DataFrame, cohort: str, unit: Unit = "years") -> list[Table]:
-    """Set the model's raw metrics of one cohort by site, sex, age band or whatever groups were computed."""
-    rows = metrics[(metrics["cohort"] == cohort) & (metrics["predictor"] == MODEL) & (metrics["correction"] == RAW)]
+    """Set the model's raw metrics of one cohort by site, sex, age band or whatever groups were computed.
+
+    Beside the error stands its difference from that of tissue volumes, level by level.
+    """
+    rows = metrics[(metrics["cohort"] == cohort) & (metrics["correction"] == RAW)]
+    gain = rows[(rows["predictor"] == TISSUE_VOLUMES) & (rows["metric"] == "mae_difference")]
+    model = rows[rows["predictor"] == MODEL]
+    rows = pd.concat([model, gain.assign(metric="gain_over_volumes")]) if len(gain) else model
     rows = rows.drop(index=overall(rows).index) if len(rows) else rows
     tables = []
     for group in sorted(rows["group"].unique(), key=lambda name: (str(name) != "site", str(name))):

@@ -12,7 +12,7 @@ from .notation import estimate_with_interval, metric_label, metric_name
 Unit = Literal["years", "months"]
 PER_YEAR: dict[Unit, float] = {"years": 1.0, "months": 12.0}
 # Metrics that are lengths of time; the others have no unit.
-METRICS_IN_YEARS = frozenset({"mae", "rmse", "bias", "intercept", "mae_difference"})
+METRICS_IN_YEARS = frozenset({"mae", "rmse", "bias", "intercept", "mae_difference", "gain_over_volumes"})
 
 
 def in_unit(table: pd.DataFrame, columns: Sequence[str], unit: Unit) -> pd.DataFrame:

@@ -56,7 +56,7 @@ def metric_table(
     subjects = subject_keys(frame)
     parts = [("overall", "all", frame, subjects)]
     for group in groups:
-        levels = _levels(frame, group)
+        levels = levels_of(frame, group)
         found = ((level, levels == level) for level in sorted(levels.unique(), key=_natural))
         parts += [(group, level, frame[inside], subjects[inside]) for level, inside in found]
     # Each level has a stream of its own, so that they may be drawn at the same time; numpy lets other threads run.
@@ -101,9 +101,16 @@ def _checked(predictions: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
     return predictions
 
 
-def _levels(frame: pd.DataFrame, group: str) -> pd.Series:
+def levels_of(frame: pd.DataFrame, group: str) -> pd.Series:
+    """Name each scan's level of a group; what is not known is the level `(missing)`.
+
+    Returns:
+        Text of shape (n,), on the index of `frame`.
+    """
     values = age_band(frame["age_years"]) if group == "age_band" and group not in frame else frame[group]
-    return values.astype(object).where(values.notna(), "(missing)").astype(str)
+    text = values.astype(object).where(values.notna(), "(missing)").astype(str)
+    # The clinical table writes "" where a site is not known.
+    return text.where(text.str.strip() != "", "(missing)")
 
 
 def _natural(level: str) -> tuple[float, str]:

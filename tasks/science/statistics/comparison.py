@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from .bootstrap import chunks_of_counts, subject_keys
+from .bootstrap import chunks_of_counts, levels_of, subject_keys
 from .multiplicity import holm
 
 MIN_SUBJECTS = 3
@@ -59,6 +60,37 @@ def paired_mae_difference(
         return {**result, "ci_low": NAN, "ci_high": NAN, "note": "fewer than 3 subjects: no interval"}
     low, high = np.percentile(bootstrap_means(difference, subject, resamples, seed), [2.5, 97.5])
     return {**result, "ci_low": float(low), "ci_high": float(high), "note": ""}
+
+
+def paired_mae_table(
+    predictions: pd.DataFrame,
+    other_age_years: ArrayLike,
+    groups: Sequence[str] = (),
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Do what `paired_mae_difference` does for the whole and for every level of groups.
+
+    Args:
+        predictions: As there, and the grouping columns; `age_band` is made where it is no column.
+        other_age_years: The other predictor's ages, in the order of the rows.
+        groups: Grouping columns.
+        resamples: Draws of subjects.
+        seed: Of the draws.
+
+    Returns:
+        One row per level, `overall` first: `group, level, n_subjects, n_scans, estimate, ci_low, ci_high, note`.
+    """
+    frame = predictions.reset_index(drop=True)
+    other = np.asarray(other_age_years, dtype=float)
+    rows = [{"group": "overall", "level": "all", **paired_mae_difference(frame, other, resamples, seed)}]
+    for group in groups:
+        levels = levels_of(frame, group)
+        for level in sorted(levels.unique()):
+            inside = (levels == level).to_numpy()
+            found = paired_mae_difference(frame[inside], other[inside], resamples, seed)
+            rows.append({"group": group, "level": level, **found})
+    return pd.DataFrame(rows)
 
 
 def bootstrap_means(values: ArrayLike, subject: NDArray[np.intp], resamples: int, seed: int) -> Draws:

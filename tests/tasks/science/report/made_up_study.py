@@ -15,7 +15,10 @@ from tasks.science.report.contents import CORRECTED, MEAN_AGE, MODEL, RAW, TISSU
 from tasks.science.statistics.analysis import EFFECT_COLUMNS, Analysis
 from tasks.science.statistics.association_fit import COLUMNS, AssociationFit
 from tasks.science.statistics.bootstrap import metric_table
+from tasks.science.statistics.comparison import paired_mae_table
 from tasks.science.statistics.conformal import ConformalInterval, coverage_table
+
+from .made_up_checks import made_up_checks
 
 STUDY_TEXT = """name = "harbour"
 
@@ -88,6 +91,9 @@ def made_up_metrics(predictions: pd.DataFrame, resamples: int = 200) -> pd.DataF
             (MODEL, CORRECTED, corrected, ()),
         ):
             table = metric_table(rows.assign(predicted_age_years=ages), groups, resamples=resamples)
+            if predictor == TISSUE_VOLUMES:
+                gain = paired_mae_table(rows, ages, ("site", "sex", "age_band"), resamples)
+                table = pd.concat([table, gain.assign(metric="mae_difference")], ignore_index=True)
             tables.append(table.assign(cohort=cohort, predictor=predictor, correction=correction))
     return pd.concat(tables, ignore_index=True)
 
@@ -227,6 +233,7 @@ def made_up_study(error_years: float = 5.0, n_subjects: int = 60) -> ReportConte
         "predictions": predictions,
         "analysis": made_up_associations(),
         "coverage": made_up_coverage(predictions),
+        "validation": made_up_checks(predictions),
     }
     contents = ReportContents(
         study_name="Harbour: brain age across three sites",
