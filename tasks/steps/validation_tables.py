@@ -74,7 +74,8 @@ def coverage_of(rows: pd.DataFrame, intervals: dict[str, Any], groups: tuple[str
     tables = []
     columns = {"raw": PREDICTORS["raw"], "corrected": PREDICTORS["bias-corrected"]}
     for cohort, table in rows[rows["is_control"].astype(bool)].groupby("cohort", sort=False):
-        for which, found in intervals.items():
+        for which in (name for name in columns if name in intervals):
+            found = intervals[which]
             known = table[table[columns[which]].notna()]
             if known.empty:
                 continue

@@ -24,8 +24,8 @@ REPEATABILITY = 1.959963984540054 * 2**0.5
 NAN = float("nan")
 QUANTITIES = {"brain-PAD": "pad_years", "predicted age": "predicted_age_years"}
 PAIR_COLUMNS = [
-    "cohort", "participant_id", "session_id", "other_session_id", "interval_days", "age_years", "other_age_years",
-    "predicted_age_years", "other_predicted_age_years", "pad_years", "other_pad_years",
+    "cohort", "participant_id", "scan_id", "session_id", "other_session_id", "interval_days", "age_years",
+    "other_age_years", "predicted_age_years", "other_predicted_age_years", "pad_years", "other_pad_years",
 ]  # fmt: skip
 COLUMNS = [
     "cohort", "quantity", "n_subjects", "interval_days", "interval_days_longest", "icc", "icc_ci_low", "icc_ci_high",
@@ -46,8 +46,8 @@ def retest_pairs(predictions: pd.DataFrame, most_days: float) -> tuple[pd.DataFr
         most_days: Sessions at most this far apart are a test and its retest.
 
     Returns:
-        One row per subject with such a pair (`PAIR_COLUMNS`), and by cohort how many subjects have repeated sessions
-        of which none lie close enough, and of which none can be dated well enough.
+        One row per subject with such a pair (`PAIR_COLUMNS`; `scan_id` is the first scan's), and by cohort how many
+        subjects have repeated sessions of which none lie close enough, and of which none can be dated well enough.
     """
     if predictions.empty:
         return pd.DataFrame(columns=PAIR_COLUMNS), {}
@@ -87,7 +87,7 @@ def _interval_days(first: dict[Any, Any], second: dict[Any, Any]) -> float:
 
 
 def _pair(first: dict[Any, Any], second: dict[Any, Any], days: float) -> dict[str, Any]:
-    pair = {"cohort": first["cohort"], "participant_id": first["participant_id"], "interval_days": days}
+    pair = {name: first.get(name, "") for name in ("cohort", "participant_id", "scan_id")} | {"interval_days": days}
     for start, row in (("", first), ("other_", second)):
         age, predicted = float(row["age_years"]), float(row["predicted_age_years"])
         pair |= {
