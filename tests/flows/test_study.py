@@ -115,7 +115,8 @@ def test_scans_made_worse_are_prepared_scored_and_shown_once_and_recompute_nothi
     changed.write_text(STUDY.replace("resamples = 200", f"resamples = 200\n{worse}"))
     padflow("run", str(changed))
     after = snapshot(padflow.home / "store")
-    assert {name: after[name] for name in before} == before
+    # Workers write the probe anew whenever a cluster starts.
+    assert {name for name in before if after[name] != before[name]} <= {"preflight/probe.txt"}
     new = after.keys() - before.keys()
     assert {name.split("/")[0] for name in new} == {"prepared", "montages", "robustness", "reports"}
     (scans,) = (pd.read_csv(padflow.home / "store" / name) for name in new if name.endswith("/scans.csv"))

@@ -6,6 +6,7 @@ corrects a bias field, or finds out how a head really lies, is part of what is t
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,7 +68,9 @@ def degrade(content: bytes, degradation: Degradation, scan_key: str) -> bytes:
     if degradation.kind == "thicker_slices":
         volume, affine = _thicker(scan.volume, scan.affine, degradation.strength)
     elif degradation.kind == "noise":
-        volume, affine = with_rician_noise(scan.volume, degradation.strength, rng), scan.affine
+        # The images of a session share the scan's name and a coil, but no noise.
+        own = np.random.default_rng([degradation.seed, int(scan_key[:12], 16), zlib.crc32(content)])
+        volume, affine = with_rician_noise(scan.volume, degradation.strength, own), scan.affine
     elif degradation.kind == "bias_field":
         volume, affine = with_bias_field(scan.volume, scan.affine, degradation.strength, rng), scan.affine
     else:
