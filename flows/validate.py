@@ -81,7 +81,7 @@ def _validate_model(workspace: Workspace, states: list[CohortState]) -> str:
 def _measure_robustness(workspace: Workspace, model: FittedModel) -> None:
     """Make scans worse, prepare them where the others were prepared, and see what the model says of them."""
     settings, store, recipe = workspace.settings, workspace.store, workspace.study.recipe
-    degraded = [each for each in degraded_scans(workspace.study, store, model.scored) if each.missing]
+    degraded = [each for each in degraded_scans(store, model) if each.missing]
     with progress_bars() as progress:
         if degraded:
             advance = counter(progress, "degraded scans")(sum(len(each.missing) for each in degraded))

@@ -14,7 +14,6 @@ from prefect.cache_policies import NO_CACHE
 from infra import layout, tracking
 from infra.settings import Settings
 from infra.storage import Store
-from infra.study import Study
 from tasks.records import ScanRef, digest
 from tasks.science.imaging.degradations import Degradation
 from tasks.science.report.csv_files import csv_text
@@ -54,30 +53,32 @@ class DegradedScans:
     missing: tuple[ScanRef, ...] = field(repr=False)
 
 
-def chosen_scans(study: Study, states: list[CohortState]) -> dict[str, pd.DataFrame]:
-    """One scan each of some subjects of each external cohort, spread evenly over age; empty where it is off."""
-    chosen = {}
-    for state in states:
-        known = state.prepared[state.prepared["target_years"].notna() & state.prepared["age_years"].notna()]
-        if state.spec.role != "external" or state.spec.apart or known.empty or not study.validation.robustness.subjects:
+def chosen_scans(model: FittedModel) -> dict[str, pd.DataFrame]:
+    """One scan each of some subjects of each external cohort, spread evenly over the training ages; empty where off."""
+    spec, chosen = model.study.validation.robustness, {}
+    for state in model.scored:
+        # A scan outside the training ages gets no age, however good it is.
+        within = state.prepared["age_years"].between(*model.record["age_range_years"])
+        known = state.prepared[within & state.prepared["target_years"].notna()]
+        if state.spec.role != "external" or state.spec.apart or known.empty or not spec.subjects:
             continue
         first = one_scan_per_subject(known).sort_values(["age_years", "scan_id"], ignore_index=True)
-        few = min(study.validation.robustness.subjects, len(first))
+        few = min(spec.subjects, len(first))
         places = np.unique(np.linspace(0, len(first) - 1, few).round().astype(int))
         chosen[state.spec.name] = first.iloc[places].reset_index(drop=True)
     return chosen
 
 
-def degraded_scans(study: Study, store: Store, states: list[CohortState]) -> list[DegradedScans]:
-    """Where the degraded scans of a study stand, by one listing per degradation."""
-    chosen = chosen_scans(study, states)
+def degraded_scans(store: Store, model: FittedModel) -> list[DegradedScans]:
+    """Where the scans that a model is tried on stand, by one listing per degradation."""
+    chosen, study = chosen_scans(model), model.study
     if not chosen:
         return []
     found = []
     for degradation in study.validation.robustness.degradations:
         key = preparation_key(study.recipe, degradation)
         marks = finished_scans(store, key).marks
-        for state in states:
+        for state in model.scored:
             scans = chosen.get(state.spec.name)
             if scans is None:
                 continue
@@ -92,7 +93,7 @@ def degraded_scans(study: Study, store: Store, states: list[CohortState]) -> lis
 
 def robustness_key(model: FittedModel) -> str:
     """Names what a model makes of the degraded scans; "" where the study asks for none."""
-    chosen = chosen_scans(model.study, model.scored)
+    chosen = chosen_scans(model)
     if not chosen:
         return ""
     spec = model.study.validation
@@ -111,7 +112,7 @@ def measure_robustness(
     Returns:
         The table of `robustness_table`; each scan stands beside it in the store.
     """
-    degraded = degraded_scans(model.study, store, model.scored)
+    degraded = degraded_scans(store, model)
     tracking.connect(settings)
     loaded = load_registered(store, model.registered)
     advance = on_start(sum(int(each.prepared.sum()) for each in degraded))

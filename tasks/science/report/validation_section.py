@@ -12,12 +12,13 @@ from .tables import Table
 from .units import everything_in_unit, in_unit
 from .validation_figures import agreement, calibration, coverage_by_level, error_by_level, error_growth
 from .validation_tables import (
-    SHIFT_NAMES,
     bins_table,
     centring_table,
     limits_table,
     retest_table,
     robustness_table,
+    shift_in_unit,
+    shift_name,
     shift_table,
     status_table,
 )
@@ -105,8 +106,8 @@ def validation_section(contents: ReportContents) -> ValidationSection:
         coverage=coverage_by_level(contents.coverage),
         centring=centring_table(table_of(contents, "centring"), unit),
         retest=retest_table(table_of(contents, "retest"), unit),
-        shifts=tuple(table for cohort in cohorts if (table := shift_table(shift, str(cohort))) is not None),
-        shifted=tuple(_shifted(shift, str(cohort)) for cohort in cohorts),
+        shifts=tuple(table for cohort in cohorts if (table := shift_table(shift, str(cohort), unit)) is not None),
+        shifted=tuple(_shifted(shift_in_unit(shift, unit), str(cohort)) for cohort in cohorts),
         growth=error_growth(growth, unit),
         robustness=robustness_table(growth, unit),
         statuses=status_table(contents.predictions),
@@ -126,13 +127,15 @@ def _shifted(shift: pd.DataFrame, cohort: str) -> str:
     if moved.empty:
         return f"{cohort}: none of {len(rows)} figures has shifted."
     moved = moved.reindex(moved["smd"].abs().sort_values(ascending=False, kind="stable").index)
-    named = [SHIFT_NAMES.get(str(name), str(name)) for name in moved["figure"].head(MOST_NAMED)]
+    named = [shift_name(name) for name in moved["figure"].head(MOST_NAMED)]
     more = " and others" if len(moved) > MOST_NAMED else ""
     return f"{cohort}: {len(moved)} of {len(rows)} figures have shifted: {'; '.join(named)}{more}."
 
 
 def _in_unit(contents: ReportContents, name: str) -> pd.DataFrame:
     table = everything_in_unit(table_of(contents, name), contents.unit)
+    if name == "shift":
+        return shift_in_unit(table, contents.unit)
     if name == "limits-of-agreement" and len(table):
         lengths = table["figure"] != "slope"
         years = ("estimate", "ci_low", "ci_high")

@@ -11,13 +11,13 @@ from ..cohort.outliers import FIGURES
 from .contents import is_ok
 from .notation import anything, count, decimals_for, humanise, interval, is_missing, number, p_value, plural
 from .tables import Cell, Table
-from .units import Unit, everything_in_unit, in_unit, worded
+from .units import PER_YEAR, Unit, everything_in_unit, in_unit, worded
 from .validation_figures import degradation_label
 
 LIMITS_IN_YEARS = ("estimate", "ci_low", "ci_high")
 SHIFT_NAMES = {
-    "brain_pad_years": "brain-PAD, against calibration scans (years)",
-    "target_years": "age (years)",
+    **{f"brain_pad_{unit}": f"brain-PAD, against calibration scans ({unit})" for unit in PER_YEAR},
+    **{f"target_{unit}": f"true age ({unit})" for unit in PER_YEAR},
     **{name: figure.label for name, figure in FIGURES.items()},
 }
 
@@ -127,9 +127,24 @@ def retest_table(retest: pd.DataFrame, unit: Unit) -> Table | None:
     return Table("Two sessions of the same people, raw", columns, tuple(body), tuple(dict.fromkeys(notes)))
 
 
-def shift_table(shift: pd.DataFrame, cohort: str) -> Table | None:
+def shift_in_unit(shift: pd.DataFrame, unit: Unit) -> pd.DataFrame:
+    """Convert the means of those figures that are in years, and name them anew."""
+    if shift.empty:
+        return shift
+    lengths = shift["figure"].str.endswith("_years")
+    shown = in_unit(shift[lengths], ("mean_reference", "mean"), unit)
+    named = shown.assign(figure=shown["figure"].str.removesuffix("years") + unit)
+    return pd.concat([named, shift[~lengths]]).sort_index()
+
+
+def shift_name(figure: object) -> str:
+    """Write a figure of the shift table for a reader."""
+    return SHIFT_NAMES.get(str(figure), humanise(str(figure)))
+
+
+def shift_table(shift: pd.DataFrame, cohort: str, unit: Unit) -> Table | None:
     """Set every figure of one cohort against the training reference, the shifted ones first."""
-    rows = shift[shift["cohort"] == cohort] if len(shift) else shift
+    rows = shift_in_unit(shift[shift["cohort"] == cohort], unit) if len(shift) else shift
     if rows.empty:
         return None
     rows = rows.assign(size=rows["smd"].abs().fillna(0)).sort_values(
@@ -137,7 +152,7 @@ def shift_table(shift: pd.DataFrame, cohort: str) -> Table | None:
     )
     body = tuple(
         (
-            Cell(SHIFT_NAMES.get(str(row["figure"]), humanise(str(row["figure"])))),
+            Cell(shift_name(row["figure"])),
             Cell("shifted" if row["shifted"] else "–"),
             Cell(count(row["n"]), _unmeasured(row["n_missing"]), numeric=True),
             _plain(row["mean"], row["mean_reference"]),
@@ -153,7 +168,7 @@ def shift_table(shift: pd.DataFrame, cohort: str) -> Table | None:
         *("Figure", "Shift", "Subjects", "Mean", "Training mean", "Standardised difference", "KS distance"),
         "p of KS",
     )
-    names = rows["figure"].map(lambda name: SHIFT_NAMES.get(str(name), str(name)))
+    names = rows["figure"].map(shift_name)
     n = int(rows["n_reference"].max())
     caption = f"{cohort} ({who}) against {count(n)} training subjects"
     return Table(caption, columns, body, _notes(rows["note"], names))
