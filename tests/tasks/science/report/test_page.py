@@ -346,7 +346,9 @@ def test_figures_of_a_study_in_months_are_twelve_times_those_in_years(study: Rep
     )
     np.testing.assert_array_equal(predictions["edss"], years["predictions.csv"]["edss"])
     metrics = months["metrics.csv"]
-    factor = metrics["metric"].isin(["mae", "rmse", "calibration_intercept"]).map({True: 12, False: 1})
+    factor = (
+        metrics["metric"].isin(["mae", "mae_difference", "rmse", "calibration_intercept"]).map({True: 12, False: 1})
+    )
     np.testing.assert_allclose(metrics["estimate"], factor * years["metrics.csv"]["estimate"], rtol=1e-4, atol=1e-5)
     pd.testing.assert_frame_equal(months["associations.csv"], years["associations.csv"])
 
