@@ -96,8 +96,9 @@ def provided_mask(volume: Volume, resolution_mm: float, template_mask: Mask) -> 
     if mask.sum() > MAX_PROVIDED_EXCESS * template_mask.sum():
         raise ScanRejected(
             "mask",
-            f"tissue fills {mask.sum() / template_mask.sum():.1f} times a brain: the skull was not removed; "
-            "set the recipe's mask to auto or template",
+            f"tissue fills {mask.sum() / template_mask.sum():.1f} times a brain: the skull was not removed, or the "
+            "head lies otherwise than its header says and was not found; look at the scan, and set the recipe's mask "
+            "to auto or template where it is provided",
         )
     return mask
 

@@ -53,12 +53,10 @@ def retest_pairs(predictions: pd.DataFrame, most_days: float) -> tuple[pd.DataFr
         return pd.DataFrame(columns=PAIR_COLUMNS), {}
     rows: list[dict[str, Any]] = []
     left: dict[str, tuple[int, int]] = {}
-    ordered = ordered_sessions(predictions)
-    for cohort, table in ordered.groupby("cohort", sort=False):
+    repeated = predictions[predictions.duplicated(["cohort", "participant_id"], keep=False)]
+    for cohort, table in ordered_sessions(repeated).groupby("cohort", sort=False):
         longitudinal = unknown = 0
         for _, sessions in table.groupby("participant_id", sort=False):
-            if len(sessions) < 2:
-                continue
             intervals = [_interval_days(first, second) for first, second in _neighbours(sessions)]
             close = [place for place, days in enumerate(intervals) if days <= most_days]
             if close:
