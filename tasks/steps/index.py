@@ -60,6 +60,11 @@ class IndexedCohort:
             for row in rows
         ]
 
+    def image_hashes(self, scans: pd.DataFrame) -> list[str]:
+        """SHA-256 of every image that each selected scan is prepared from, joined by blanks, its own first."""
+        pairs = zip(scans["image_sha256"], scans["companions"], strict=True)
+        return [" ".join([own, *(self._images[name].sha256 for name in others.split())]) for own, others in pairs]
+
     @cached_property
     def _images(self) -> dict[str, ImageRef]:
         columns = ["modality", "size_bytes", "sha256"]

@@ -80,7 +80,7 @@ def _labelled(state: CohortState, scans: pd.DataFrame) -> pd.DataFrame:
     columns += ["template"]
     named = scans[columns].assign(role=state.spec.role, site=scans["site"].fillna("").astype(str))
     # From any image to the models that were trained on it.
-    named["images"] = [" ".join(image.sha256 for image in scan.images) for scan in state.indexed.scan_refs(scans)]
+    named["images"] = state.indexed.image_hashes(scans)
     if "target_years" in scans:
         named["target_years"] = scans["target_years"]
     return named.assign(participant_id=named["cohort"] + "/" + named["participant_id"])
