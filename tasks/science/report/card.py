@@ -118,7 +118,7 @@ def _metrics(facts: Mapping[str, Any]) -> CardSection:
     whole = table[table["group"] == "overall"]
     parts = table[(table["group"] != "overall") & (table["metric"] == "mae") & (table["predictor"] == "model")]
     tables = [
-        _metric_table("Raw predictions, beside baselines that know no image", whole, "raw", unit),
+        _metric_table("Raw predictions, beside baselines without a network", whole, "raw", unit),
         _metric_table(
             "Bias-corrected: age itself is put back in, so this flatters any model", whole, "bias-corrected", unit
         ),
@@ -260,12 +260,14 @@ def _age(years: float, unit: Unit) -> str:
 def _estimate(row: Any) -> str:
     if is_missing(row["estimate"]):
         return "not estimable"
-    interval = (
-        ""
-        if is_missing(row["ci_low"]) or is_missing(row["ci_high"])
-        else f" [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"
-    )
-    return f"{row['estimate']:.2f}{interval}"
+    has_interval = not (is_missing(row["ci_low"]) or is_missing(row["ci_high"]))
+    interval = f" [{_two(row['ci_low'])}, {_two(row['ci_high'])}]" if has_interval else ""
+    return f"{_two(row['estimate'])}{interval}"
+
+
+def _two(value: float) -> str:
+    """Two decimals, and no minus before nothing."""
+    return f"{round(float(value), 2) + 0.0:.2f}"
 
 
 def _whole(value: Any) -> str:

@@ -11,7 +11,7 @@ STYLE = (
     "body{font:15px/1.5 system-ui,'Liberation Sans',Arial,sans-serif;color:#222;max-width:62rem;margin:2rem auto;"
     "padding:0 1.2rem}h1{font-size:1.7rem}h2{font-size:1.2rem;margin:1.8rem 0 .4rem;border-bottom:1px solid #ccc}"
     "table{border-collapse:collapse;margin:.6rem 0 1rem;font-size:.9rem}th,td{border:1px solid #d5d5d5;"
-    "padding:.28rem .6rem;text-align:left;vertical-align:top;overflow-wrap:anywhere}th{background:#f4f4f1}"
+    "padding:.28rem .6rem;text-align:left;vertical-align:top}th{background:#f4f4f1}"
     "caption{text-align:left;font-weight:600;padding:.3rem 0}div{overflow-x:auto}"
 )
 
