@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-studies test-consumer check bench lock lock-check clean
+.PHONY: help demo test test-studies test-services test-consumer check bench lock lock-check clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -28,6 +28,10 @@ test-studies: $(STAMP) ## Run the four published studies on small phantoms (minu
 
 test-consumer: $(STAMP) ## Load a registered model in a fresh environment of its own requirements (downloads torch)
 	$(BIN)/python -m tests.fresh_consumer
+
+test-services: $(STAMP) ## Retrain by schedule on PostgreSQL, MLflow and Prefect servers (minutes; installs PostgreSQL as root)
+	@if bash tests/services/postgresql.sh; then $(BIN)/python -m pytest -q -m services tests/services; \
+	else echo "SKIPPED: make test-services tested nothing, since PostgreSQL cannot be had on this machine (see above)."; fi
 
 check: $(STAMP) ## Format, lint, types and import contracts, in under a minute
 	$(BIN)/ruff format --check --quiet .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.run_names import run_name
 from flows.validate import fitted
 from flows.workspace import NotReady, Workspace, open_workspace
 from infra import layout
@@ -13,7 +14,7 @@ from tasks.steps.progress import CohortState, association_key, predictions_key
 from tasks.steps.publish import publication_key, publish_associations
 
 
-@flow(name="associate", validate_parameters=False)
+@flow(name="associate", flow_run_name=run_name, validate_parameters=False)
 def associate(study_path: str) -> list[str]:
     """Fit the associations of brain-PAD; each has a key of its own, so a changed one leaves the others alone.
 

@@ -10,6 +10,7 @@ from prefect.artifacts import create_table_artifact
 
 from flows.preprocess import prepare_missing
 from flows.progress_bars import console, counter, progress_bars
+from flows.run_names import run_name
 from flows.validate import fitted
 from flows.workspace import Workspace, open_workspace
 from infra import tracking
@@ -30,7 +31,7 @@ from tasks.steps.progress import CohortState, FittedModel
 from tasks.steps.validate import score_cohorts
 
 
-@flow(name="decide", validate_parameters=False)
+@flow(name="decide", flow_run_name=run_name, validate_parameters=False)
 def decide(study_path: str) -> dict[str, dict[str, Any]]:
     """Decide on every model of a study that nobody has decided on with this evidence.
 
@@ -58,7 +59,7 @@ def is_undecided(model: FittedModel, chain: Chain) -> bool:
     return version != chain.champion and version not in chain.withdrawn and chain.about(version, key) is None
 
 
-@flow(name="promote", validate_parameters=False)
+@flow(name="promote", flow_run_name=run_name, validate_parameters=False)
 def promote(study_path: str, version: str | None = None, dry_run: bool = False) -> dict[str, Any]:
     """Ask the gates of a study's primary model again, against the champion of now.
 

@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow
 
 from flows.progress_bars import counter, progress_bars
+from flows.run_names import run_name
 from flows.validate import fitted
 from flows.workspace import Workspace, open_workspace
 from infra import layout
@@ -18,7 +19,7 @@ from tasks.steps.progress import FittedModel
 TOP_REGIONS = 5
 
 
-@flow(name="explain", validate_parameters=False)
+@flow(name="explain", flow_run_name=run_name, validate_parameters=False)
 def explain(study_path: str) -> dict[str, Any]:
     """Make every declared map of every model; each has a key of its own, so an added one leaves the others alone.
 

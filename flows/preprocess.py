@@ -12,6 +12,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from rich.progress import Progress
 
 from flows.progress_bars import counter, progress_bars
+from flows.run_names import run_name
 from flows.workspace import Workspace, open_workspace
 from infra import layout
 from infra.atlases import check_atlas
@@ -37,7 +38,7 @@ class ScansLeft(RuntimeError):
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=SLICES_AT_A_TIME)
 
 
-@flow(name="preprocess", task_runner=RUNNER, validate_parameters=False)
+@flow(name="preprocess", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 def preprocess(
     study_path: str, rehash: bool = False, retry_excluded: bool = False, indexed: bool = False
 ) -> dict[str, int]:

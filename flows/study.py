@@ -15,6 +15,7 @@ from flows.decide import decide, is_undecided
 from flows.explain import explain
 from flows.preprocess import preprocess
 from flows.progress_bars import console
+from flows.run_names import run_name
 from flows.train import check_networks, train
 from flows.validate import fitted, fitted_models, scored_states, validate
 from flows.workspace import NotReady, Workspace, open_workspace
@@ -31,7 +32,7 @@ from tasks.steps.train import plan_training
 STAGES = ("preprocess", "train", "validate", "decide", "explain", "associate", "report")
 
 
-@flow(name="study", validate_parameters=False)
+@flow(name="study", flow_run_name=run_name, validate_parameters=False)
 def run_study(
     study_path: str, rehash: bool = False, retry_excluded: bool = False, indexed: bool = False
 ) -> dict[str, Any]:
@@ -75,7 +76,7 @@ def _rule(stage: str) -> None:
     console.rule(f"{STAGES.index(stage) + 1} of {len(STAGES)}  {stage}")
 
 
-@flow(name="report", validate_parameters=False)
+@flow(name="report", flow_run_name=run_name, validate_parameters=False)
 def report(study_path: str) -> Path:
     """Write the report, unless the store holds that of the same state already."""
     workspace = open_workspace(study_path)

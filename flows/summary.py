@@ -39,7 +39,7 @@ def print_summary(workspace: Workspace, as_json: bool) -> float:
             "metrics": as_rows(metrics),
             "associations": as_rows(associations),
             "report": str(report),
-            "tracking_uri": _without_password(workspace.settings.tracking_uri),
+            "tracking_uri": workspace.settings.shown_tracking_uri,
         }
         print(json.dumps(body, indent=1))
     else:
@@ -143,7 +143,7 @@ def _association_table(associations: pd.DataFrame) -> Table:
 
 
 def _print_places(workspace: Workspace, registered: list[dict[str, Any]], report: Path) -> None:
-    tracking = _without_password(workspace.settings.tracking_uri)
+    tracking = workspace.settings.shown_tracking_uri
     embedded = tracking.startswith("sqlite:")
     serve = f"mlflow server --backend-store-uri {tracking} --port 5000, then http://127.0.0.1:5000"
     lines = [
@@ -165,8 +165,3 @@ def _estimate(row: Any) -> str:
 
 def _years(value: float) -> str:
     return "–" if pd.isna(value) else f"{value:.1f}"
-
-
-def _without_password(uri: str) -> str:
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}://{rest.rsplit('@', 1)[-1]}" if separator and "@" in rest.split("/")[0] else uri

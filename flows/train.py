@@ -8,7 +8,10 @@ from typing import Any
 from prefect import flow
 
 from flows.progress_bars import console, counter, epoch_bar, progress_bars
+from flows.run_names import run_name
 from flows.workspace import NotReady, Workspace, open_workspace
+from infra import layout
+from infra.local_files import one_at_a_time
 from lightning_modules.network_check import check_network
 from tasks.science.imaging.grid import grid_shape
 from tasks.steps.members import Member, members_of
@@ -17,7 +20,7 @@ from tasks.steps.register import register_fit
 from tasks.steps.train import TrainingPlan, plan_training, record_fit, train_members
 
 
-@flow(name="train", validate_parameters=False)
+@flow(name="train", flow_run_name=run_name, validate_parameters=False)
 def train(study_path: str) -> dict[str, Any]:
     """Train every member of every model that the store lacks, then register each model where it is not yet.
 
@@ -38,10 +41,12 @@ def train(study_path: str) -> dict[str, Any]:
         refuse_too_few(plans[-1])
     registered = {}
     for (arm, states), plan in zip(models, plans, strict=True):
-        record = arm.fit_record(plan.key) or _fit(arm, plan)
-        found = arm.registration(plan.key)
-        if found is None:
-            found = register_fit(arm.study, arm.settings, arm.store, record, states)
+        # A scheduled run and one by hand may want the same model: it is fitted and registered once.
+        with one_at_a_time(arm.settings.home / "training" / f"{plan.key[: layout.KEY_LENGTH]}.lock"):
+            record = arm.fit_record(plan.key) or _fit(arm, plan)
+            found = arm.registration(plan.key)
+            if found is None:
+                found = register_fit(arm.study, arm.settings, arm.store, record, states)
         registered[arm.study.arm] = found
     return registered
 

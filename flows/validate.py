@@ -6,6 +6,7 @@ from prefect import flow
 
 from flows.preprocess import RUNNER, fan_out, summary
 from flows.progress_bars import counter, progress_bars
+from flows.run_names import run_name
 from flows.train import refuse_missing
 from flows.workspace import NotReady, Workspace, open_workspace
 from infra import layout
@@ -50,7 +51,7 @@ def scored_states(states: list[CohortState]) -> list[CohortState]:
     return [state for state in states if state.spec.role != "train"]
 
 
-@flow(name="validate", task_runner=RUNNER, validate_parameters=False)
+@flow(name="validate", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 def validate(study_path: str) -> dict[str, str]:
     """Predict by the registry's model, then compute every metric that the store lacks.
 

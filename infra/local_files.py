@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import tempfile
 import time
@@ -42,6 +43,15 @@ def create_file(path: Path, content: bytes) -> None:
             if error.errno not in NO_HARD_LINKS:
                 raise
             os.replace(draft, path)  # noqa: PTH105
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Let one process of this machine at a time into the block; the file says nothing and stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
 
 
 def remove_old_drafts(folder: Path) -> None:

@@ -68,6 +68,13 @@ class Settings:
         embedded = self.registry_uri.startswith("sqlite:///")
         return not embedded or Path(self.registry_uri.removeprefix("sqlite:///")).exists()
 
+    @property
+    def shown_tracking_uri(self) -> str:
+        """The tracking server's address as it may be printed: without its password."""
+        scheme, separator, rest = self.tracking_uri.partition("://")
+        hides = separator and "@" in rest.split("/")[0]
+        return f"{scheme}://{rest.rsplit('@', 1)[-1]}" if hides else self.tracking_uri
+
 
 def load_settings(home: Path | None = None) -> Settings:
     """Read the environment once; everything has a default that works on one machine without any server.

@@ -133,6 +133,21 @@ class ValidationSpec:
 
 
 @dataclass(frozen=True)
+class RetrainingSpec:
+    """When scheduled preprocessing asks for another model, by an event.
+
+    Attributes:
+        min_new_scans: Scans of the training cohorts that the newest version was not trained on.
+        max_shift: Standard deviations by which the mean of a quality figure of these differs from the others'.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
+
+    min_new_scans: int = 20
+    max_shift: float = 0.5
+
+
+@dataclass(frozen=True)
 class QualitySpec:
     """Which prepared scans are good enough. No part of the recipe: changing it recomputes no scan.
 
@@ -205,6 +220,7 @@ class Study:
         models: The models that the study compares, each a whole study of its own; the first is the primary one.
         validation: Bootstrap of the external metrics.
         promotion: Gates between a new model and the champion.
+        retraining: When new scans ask for another model.
         quality: Which prepared scans are good enough.
         associations: Declared models of brain-PAD.
         explanation: Maps of where the model reads age.
@@ -228,6 +244,7 @@ class Study:
     models: tuple[Study, ...] = ()
     validation: ValidationSpec = field(default_factory=ValidationSpec)
     promotion: PromotionSpec = field(default_factory=PromotionSpec)
+    retraining: RetrainingSpec = field(default_factory=RetrainingSpec)
     quality: QualitySpec = field(default_factory=QualitySpec)
     associations: tuple[AssociationSpec, ...] = ()
     explanation: ExplanationSpec = field(default_factory=ExplanationSpec)

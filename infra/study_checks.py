@@ -66,6 +66,9 @@ def check_consistency(study: Study, source: str) -> None:
     problems += _explanation_problems(study.explanation, names)
     problems += spec_problems(study.promotion)
     problems += _validation_problems(study.validation)
+    for name in ("min_new_scans", "max_shift"):
+        if not getattr(study.retraining, name) > 0:
+            problems.append(f"retraining.{name} is {getattr(study.retraining, name):g}; it must be above 0")
     problems += [f"quality.limits: {problem}" for problem in unknown_figures(study.quality.limits)]
     for name, limit in study.quality.limits.items():
         if limit.min is None and limit.max is None:

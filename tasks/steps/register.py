@@ -30,7 +30,7 @@ from tasks.steps.train import study_recipe_key
 LIGHTNING_MODULES = Path(__file__).parents[2] / "lightning_modules"
 
 
-@task(task_run_name="register", cache_policy=NO_CACHE)
+@task(task_run_name="register-{study.registered_model}", cache_policy=NO_CACHE)
 def register_fit(
     study: Study, settings: Settings, store: Store, record: dict[str, Any], states: list[CohortState]
 ) -> dict[str, Any]:

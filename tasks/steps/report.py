@@ -66,7 +66,7 @@ def _model_key(model: FittedModel) -> list[Any]:
     return [model.fit_key, registered, parts, validation, specs, decided]
 
 
-@task(task_run_name="report", cache_policy=NO_CACHE)
+@task(task_run_name="report-{study.name}", cache_policy=NO_CACHE)
 def write_report(
     study: Study,
     study_text: str,

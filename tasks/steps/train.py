@@ -154,7 +154,7 @@ def member_job(study: Study, settings: Settings, store: Store, plan: TrainingPla
     )
 
 
-@task(task_run_name="train-{study.arm}", cache_policy=NO_CACHE)
+@task(task_run_name="train-{study.name}-{study.arm}", cache_policy=NO_CACHE)
 def train_members(
     study: Study,
     settings: Settings,
@@ -239,7 +239,7 @@ def intervals(calibration: pd.DataFrame, bias: AgeBias | None) -> dict[str, dict
     }
 
 
-@task(task_run_name="record-fit", cache_policy=NO_CACHE)
+@task(task_run_name="record-fit-{study.name}-{study.arm}", cache_policy=NO_CACHE)
 def record_fit(study: Study, store: Store, plan: TrainingPlan) -> dict[str, Any]:
     """Write what was fitted, after everything that it names."""
     members = members_of(study)

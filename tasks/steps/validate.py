@@ -33,7 +33,7 @@ from tasks.steps.validation_tables import validation_tables
 SCANS_AT_A_TIME = 256
 
 
-@task(task_run_name="score", cache_policy=NO_CACHE)
+@task(task_run_name="score-{fit_key:.8}", cache_policy=NO_CACHE)
 def score_cohorts(
     settings: Settings,
     store: Store,
@@ -121,7 +121,7 @@ def volume_figures(store: Store, states: list[CohortState], scans: pd.DataFrame)
     return known.loc[scans["sha256"]].set_axis(scans.index)
 
 
-@task(task_run_name="validate", cache_policy=NO_CACHE)
+@task(task_run_name="validate-{model.study.name}-{model.study.arm}", cache_policy=NO_CACHE)
 def validate_model(store: Store, model: FittedModel) -> dict[str, pd.DataFrame]:
     """Measure the model on every external and clinical cohort beside two baselines that know no network.
 

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# A model's life, by padflow alone: a champion of sites A and B, a challenger that knows site C too, one that was trained
+# on shuffled ages, and the way back. Usage: story.sh FOLDER
+set -euo pipefail
+export PADFLOW_HOME=$1 PADFLOW_DATA=$1/data
+say() { printf '\n== %s\n' "$*"; }
+make_cohort() { [ -e "$PADFLOW_DATA/$1/participants.tsv" ] || padflow phantom "$PADFLOW_DATA/$1" --patients 0 "${@:2}"; }
+model=brain-age-story
+
+say "a champion of sites A and B"
+make_cohort sites-ab --subjects 30 --sites 2 --seed 71 --ages 18 92 --spacing 4
+make_cohort external --subjects 48 --sites 2 --seed 72 --spacing 4
+padflow run story
+
+say "new scans of site C"
+make_cohort site-c --subjects 80 --sites 1 --seed 73 --ages 18 92 --spacing 4
+padflow run story --profile site-c
+
+say "a challenger of shuffled ages"
+if [ ! -e "$PADFLOW_DATA/shuffled" ]; then
+    cp -r "$PADFLOW_DATA/sites-ab" "$PADFLOW_DATA/shuffled"
+    table=$PADFLOW_DATA/shuffled/participants.tsv
+    ages() { tail -n +2 "$PADFLOW_DATA/sites-ab/participants.tsv" | cut -f2; }
+    paste <(cut -f1 "$table") <(echo age; ages | shuf --random-source=<(yes)) <(cut -f3- "$table") > "$table.new"
+    mv "$table.new" "$table"
+fi
+padflow run story --profile shuffled
+
+say "back to the champion before"
+padflow rollback $model --reason "a drill"
+padflow decisions $model

@@ -1,0 +1,88 @@
+"""What has come since a model was last fitted: how many scans to train on, and whether they look like the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from infra import layout
+from infra.decisions import Chain
+from infra.storage import Store
+from infra.study import RetrainingSpec
+from tasks.science.statistics.baselines import VOLUME_COLUMNS
+from tasks.science.statistics.shift import SIGNIFICANCE, shift_table
+from tasks.steps.progress import CohortState
+from tasks.steps.quality import WORDS, quality_table
+
+SESSION_COLUMNS = ["participant_id", "session_id", "scan_id", "years_since_baseline"]
+
+
+@dataclass(frozen=True)
+class NewScans:
+    """Prepared scans of the training cohorts that no version has been trained on.
+
+    Attributes:
+        count: How many.
+        known: How many the newest version knows.
+        shifts: Quality figures of the new scans that have moved, the largest first: `figure`, `smd`, `n`.
+    """
+
+    count: int
+    known: int
+    shifts: tuple[dict[str, Any], ...]
+
+    def enough(self, spec: RetrainingSpec) -> bool:
+        """Whether there are so many that the study wants another model."""
+        return self.count >= spec.min_new_scans
+
+    def shifted(self, spec: RetrainingSpec) -> bool:
+        """Whether they look so different that it does."""
+        return any(abs(row["smd"]) >= spec.max_shift for row in self.shifts)
+
+
+def find_new_scans(store: Store, chain: Chain, states: list[CohortState]) -> NewScans:
+    """Compare what is prepared for training with what the version that was decided on last was trained on.
+
+    A version that was refused has used its scans too: the same ones would give the same model again. Tissue volumes
+    are no sign of another scanner, since they follow age, and take no part.
+
+    Args:
+        store: Where fits and figures lie.
+        chain: Decisions on the model.
+        states: Every cohort of the study.
+    """
+    candidates = [decision["candidate"] for decision in chain.decisions if decision.get("candidate")]
+    key = f"{layout.fit_folder(candidates[-1]['fit_key'])}/rows.parquet" if candidates else ""
+    known = set(store.read_table(key)["sha256"].astype(str)) if key and store.exists(key) else set()
+    training = [state for state in states if state.spec.role == "train" and len(state.prepared)]
+    if not training:
+        return NewScans(0, len(known), ())
+    tables = [_figures(store, state) for state in training]
+    table = pd.concat(tables, ignore_index=True)
+    is_known = table["sha256"].isin(known)
+    new, reference = table[~is_known].drop(columns="sha256"), table[is_known].drop(columns="sha256")
+    shifts = shift_table(reference, {"new": new}) if len(new) and len(reference) else pd.DataFrame()
+    return NewScans(int((~is_known).sum()), int(is_known.sum()), _moved(shifts))
+
+
+def _figures(store: Store, state: CohortState) -> pd.DataFrame:
+    figures = quality_table(store, state.spec.name, state.indexed.root, state.recipe_key, state.prepared["sha256"])
+    figures = figures.drop(columns=[*WORDS, *VOLUME_COLUMNS, "years_since_baseline"], errors="ignore")
+    figures = figures.select_dtypes(["number"])
+    session = state.prepared["session_id"].astype(object)
+    # A participant of one cohort is not one of another.
+    who = state.prepared[[*SESSION_COLUMNS, "sha256"]].assign(
+        participant_id=state.spec.name + "/" + state.prepared["participant_id"].astype(str),
+        session_id=session.where(session.notna(), "").astype(str),
+    )
+    return pd.concat([who, figures.set_axis(who.index)], axis=1)
+
+
+def _moved(table: pd.DataFrame) -> tuple[dict[str, Any], ...]:
+    if table.empty:
+        return ()
+    moved = table[table["p_ks_holm"] < SIGNIFICANCE].sort_values("smd", key=abs, ascending=False)
+    rows = moved[["figure", "smd", "n"]].to_dict("records")
+    return tuple({"figure": str(row["figure"]), "smd": float(row["smd"]), "n": int(row["n"])} for row in rows)
