@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-studies test-services test-consumer check bench lock lock-check clean
+.PHONY: help demo story test test-studies test-services test-consumer check bench lock lock-check clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -19,6 +19,9 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP) ## Run the whole study on a phantom cohort (about 8 minutes on 2 cores)
 	PATH="$(abspath $(BIN)):$$PATH" bash infra/demo_cohorts.sh demo/data 1
 	$(BIN)/padflow run phantom --home demo --data demo/data
+
+story: $(STAMP) ## A champion, new scans, a better and a worse challenger, and the way back, on phantoms
+	PATH="$(abspath $(BIN)):$$PATH" bash infra/story.sh story
 
 test: $(STAMP) check ## Pass the tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=15
@@ -47,4 +50,4 @@ lock: $(STAMP) ## Resolve pyproject.toml into requirements.lock, for every suppo
 	$(BIN)/python -m infra.lock check
 
 clean: ## Remove the virtual environment, the demo and the benchmark's cohorts
-	rm -rf $(VENV) demo bench
+	rm -rf $(VENV) demo bench story

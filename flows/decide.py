@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
-from prefect import flow
+from prefect import flow, task
 from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
 
 from flows.preprocess import prepare_missing
 from flows.progress_bars import console, counter, progress_bars
@@ -30,6 +31,9 @@ from tasks.steps.decide import (
 from tasks.steps.progress import CohortState, FittedModel
 from tasks.steps.validate import score_cohorts
 
+# Where the server has a limit of this name, one decision is made at a time; the chain holds without it, too.
+IN_TURN: dict[str, Any] = {"tags": ["padflow-promotion"], "cache_policy": NO_CACHE}
+
 
 @flow(name="decide", flow_run_name=run_name, validate_parameters=False)
 def decide(study_path: str) -> dict[str, dict[str, Any]]:
@@ -39,17 +43,21 @@ def decide(study_path: str) -> dict[str, dict[str, Any]]:
         The decision on each model, by the model's name; "" where the study has one alone.
     """
     workspace = open_workspace(study_path)
-    decided = {}
-    for arm, states in workspace.by_model(workspace.stored_states()):
-        model = fitted(arm, states)
-        client = tracking.connect(arm.settings)
-        chain, problems = opened_chain(client, arm.store, arm.settings, arm.study.registered_model)
-        _say(problems)
-        if is_undecided(model, chain):
-            decided[arm.study.arm] = _decide(arm, model, client, chain, asked=False)
-        else:
-            decided[arm.study.arm] = chain.about(str(model.registered["version"])) or chain.decisions[-1]
-    return decided
+    models = workspace.by_model(workspace.stored_states())
+    return {arm.study.arm: _decide_on_new(arm, fitted(arm, states)) for arm, states in models}
+
+
+@task(task_run_name="decide-{workspace.study.registered_model}", **IN_TURN)
+def _decide_on_new(workspace: Workspace, model: FittedModel) -> dict[str, Any]:
+    study, settings, store = workspace.study, workspace.settings, workspace.store
+    client = tracking.connect(settings)
+    chain, problems = opened_chain(client, store, settings, study.registered_model)
+    _say(problems)
+    if not is_undecided(model, chain):
+        return chain.about(str(model.registered["version"])) or chain.decisions[-1]
+    weighed = _weigh(workspace, model.states, version_of(model), client, chain)
+    key = evidence_key(study, model.fit_key, model.scored)
+    return _record(workspace, weighed, client, chain, key, asked=False)
 
 
 def is_undecided(model: FittedModel, chain: Chain) -> bool:
@@ -76,32 +84,35 @@ def promote(study_path: str, version: str | None = None, dry_run: bool = False) 
     """
     workspace = open_workspace(study_path)
     arm, states = next(workspace.by_model(workspace.stored_states()))
-    name = arm.study.registered_model
-    client = tracking.connect(arm.settings)
+    return _decide_again(arm, states, version, dry_run)
+
+
+@task(task_run_name="decide-again-{workspace.study.registered_model}", **IN_TURN)
+def _decide_again(
+    workspace: Workspace, states: list[CohortState], version: str | None, dry_run: bool
+) -> dict[str, Any]:
+    study, settings, store = workspace.study, workspace.settings, workspace.store
+    name = study.registered_model
+    client = tracking.connect(settings)
     if dry_run:
-        chain = read_chain(arm.store, arm.settings, name)
+        chain = read_chain(store, settings, name)
     else:
-        chain, problems = opened_chain(client, arm.store, arm.settings, name)
+        chain, problems = opened_chain(client, store, settings, name)
         _say(problems)
-    wanted = version or str(fitted(arm, states).registered["version"])
-    if wanted == chain.champion:
-        raise ValueError(f"{name}: version {wanted} is the champion already; give --version, or train another model")
     challenger = (
         version_in_registry(client, name, version, chain.facts_of(version))
         if version
-        else version_of(fitted(arm, states))
+        else version_of(fitted(workspace, states))
     )
-    weighed = _weigh(arm, states, challenger, client, chain)
-    key = evidence_key(arm.study, challenger.fit_key, [state for state in states if state.spec.role != "train"])
+    if challenger.version == chain.champion:
+        raise ValueError(
+            f"{name}: version {challenger.version} is the champion already; give --version, or train another model"
+        )
+    weighed = _weigh(workspace, states, challenger, client, chain)
     if dry_run:
-        return _unrecorded(arm, weighed, chain)
-    return _record(arm, weighed, client, chain, key, asked=True)
-
-
-def _decide(workspace: Workspace, model: FittedModel, client: Any, chain: Chain, asked: bool) -> dict[str, Any]:
-    weighed = _weigh(workspace, model.states, version_of(model), client, chain)
-    key = evidence_key(model.study, model.fit_key, model.scored)
-    return _record(workspace, weighed, client, chain, key, asked)
+        return _unrecorded(workspace, weighed, chain)
+    key = evidence_key(study, challenger.fit_key, [state for state in states if state.spec.role != "train"])
+    return _record(workspace, weighed, client, chain, key, asked=True)
 
 
 def _weigh(workspace: Workspace, states: list[CohortState], challenger: Version, client: Any, chain: Chain) -> Weighed:

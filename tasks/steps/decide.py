@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from infra import layout, registry
 from infra.decisions import Chain, ChampionChanged, Draft, append, read_chain
@@ -238,7 +236,6 @@ def weigh(study: Study, store: Store, challenger: Scored, champion: Scored | Non
     return Weighed(challenger.version, verdicts, "promoted", reason, left_out)
 
 
-@task(task_run_name="decide-{study.registered_model}", cache_policy=NO_CACHE)
 def record_decision(
     study: Study,
     settings: Settings,

@@ -105,7 +105,7 @@ class World:
         weighed = weigh(self.study, self.store, Scored(version_of(model), self.states), other)
         key = evidence_key(self.study, model.fit_key, model.scored)
         args = (self.study, self.settings, self.store, self.client, chain, weighed, key, False)
-        return record_decision.fn(*args)
+        return record_decision(*args)
 
     @property
     def ages(self) -> np.ndarray:
