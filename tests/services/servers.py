@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg2
+import psycopg
 
 PASSWORD = "hidden-secret"  # noqa: S105 (of a server that lives for minutes)
 USER = "padflow"
@@ -113,18 +113,15 @@ def postgresql(log: Path) -> Iterator[int]:
 
 
 def _execute(port: int, statement: str) -> None:
-    connection = psycopg2.connect(host="127.0.0.1", port=port, user=USER, password=PASSWORD, dbname="postgres")
-    connection.autocommit = True
-    try:
-        connection.cursor().execute(statement)
-    finally:
-        connection.close()
+    place = {"host": "127.0.0.1", "port": port, "user": USER, "password": PASSWORD, "dbname": "postgres"}
+    with psycopg.connect(**place, autocommit=True) as connection:  # type: ignore[arg-type]
+        connection.execute(statement)  # type: ignore[call-overload]
 
 
 def _answers(port: int) -> bool:
     try:
         _execute(port, "SELECT 1")
-    except psycopg2.OperationalError:
+    except psycopg.OperationalError:
         return False
     return True
 
