@@ -118,7 +118,8 @@ def fan_out(
     futures = []
     for number, part in enumerate(slices(scans, slice_scans)):
         first = number * slice_scans
-        label = f"{first + 1} to {first + len(part)} of {len(scans)}"
+        cohorts = "+".join(dict.fromkeys(scan.cohort for scan in part))
+        label = f"{cohorts}-{first + 1} to {first + len(part)} of {len(scans)}"
         futures.append(prepare_slice.submit(client, store, part, recipe, recipe_key, label, advance, degradation))
     results = [future.result() for future in futures]
     suspects = [scan for result in results for scan in result["suspects"]]

@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg
+import psycopg2
 
 PASSWORD = "hidden-secret"  # noqa: S105 (of a server that lives for minutes)
 USER = "padflow"
@@ -113,15 +114,18 @@ def postgresql(log: Path) -> Iterator[int]:
 
 
 def _execute(port: int, statement: str) -> None:
-    place = {"host": "127.0.0.1", "port": port, "user": USER, "password": PASSWORD, "dbname": "postgres"}
-    with psycopg.connect(**place, autocommit=True) as connection:  # type: ignore[arg-type]
-        connection.execute(statement)  # type: ignore[call-overload]
+    connection = psycopg2.connect(host="127.0.0.1", port=port, user=USER, password=PASSWORD, dbname="postgres")
+    connection.autocommit = True
+    try:
+        connection.cursor().execute(statement)
+    finally:
+        connection.close()
 
 
 def _answers(port: int) -> bool:
     try:
         _execute(port, "SELECT 1")
-    except psycopg.OperationalError:
+    except psycopg2.OperationalError:
         return False
     return True
 
@@ -152,6 +156,14 @@ class Services:
     def post(self, path: str, **body: Any) -> Any:
         """A question to Prefect's API."""
         return httpx.post(f"{self.prefect_api}{path}", json=body, timeout=60).raise_for_status().json()
+
+    def schedule(self, deployment: str, in_s: float) -> None:
+        """Give a deployment one schedule more, which fires after so many seconds, and not again today."""
+        found = httpx.get(f"{self.prefect_api}/deployments/name/{deployment}", timeout=60).raise_for_status().json()
+        soon = (datetime.now(UTC) + timedelta(seconds=in_s)).isoformat()
+        daily = {"interval": 86400, "anchor_date": soon, "timezone": "UTC"}
+        body = [{"schedule": daily, "active": True}]
+        httpx.post(f"{self.prefect_api}/deployments/{found['id']}/schedules", json=body, timeout=60).raise_for_status()
 
     def runs_of(self, deployment: str) -> list[dict[str, Any]]:
         """Runs of a deployment, oldest first; those of a schedule that lie far ahead are left out."""
@@ -194,7 +206,6 @@ def services(folder: Path, **environment: str) -> Iterator[Services]:
         command += ["--artifacts-destination", str(folder / "artifacts"), "--port", str(mlflow_port), "--workers", "1"]
         mlflow = stack.enter_context(running(command, logs / "mlflow.log", own))
         database = {"PREFECT_API_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://{account}/prefect"}
-        database |= {"PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "true"}
         command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(prefect_port)]
         prefect = stack.enter_context(running(command, logs / "prefect.log", own | database))
         wait_until("Prefect", lambda: _healthy(f"{api}/health"), prefect, logs / "prefect.log")

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -111,10 +110,7 @@ def prepared(place: Path) -> set[str]:
 
 def test_a_month_and_the_next(running: Services, place: Path, webhook: tuple[str, list[str]]) -> None:
     # The schedule fires, and the first model is champion.
-    soon = (datetime.now(UTC) + timedelta(seconds=10)).isoformat()
-    running.prefect(
-        "deployment", "schedule", "create", "retraining/monthly", "--interval", "86400", "--anchor-date", soon
-    )
+    running.schedule("retraining/monthly", in_s=20)
     run = running.finished("monthly", 1)
     assert run["state_type"] == "COMPLETED", running.worker_logs()
     assert run["auto_scheduled"]

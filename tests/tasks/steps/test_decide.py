@@ -86,7 +86,8 @@ class World:
         rows = self.states[0].prepared[["scan_id", "participant_id", "sha256", "target_years"]].assign(split="train")
         more = rows.head(len(trained_on)).assign(sha256=list(trained_on), split="calibration")
         self.store.write_table(f"{layout.fit_folder(name)}/rows.parquet", pd.concat([rows, more], ignore_index=True))
-        self.predict(name, self.states[1], predicted)
+        if len(self.states) > 1:
+            self.predict(name, self.states[1], predicted)
         version = self.client.create_model_version(self.study.registered_model, f"runs:/{self.run_id}/m", self.run_id)
         raw = {"half_width_years": 9.0, "level": 0.95, "n_subjects": 40, "note": ""}
         registered = {"version": str(version.version), "uri": "models:/none", "run_id": self.run_id}
@@ -193,3 +194,12 @@ def test_controls_of_a_clinical_cohort_are_those_that_the_study_names(world: Wor
         study = replace(world.study, promotion=replace(world.study.promotion, controls=controls))
         evidence, _ = gather_evidence(study, world.store, scored, None)
         assert (len(evidence.scans), int(evidence.scans["is_control"].sum())) == (70, n)
+
+
+def test_without_external_people_the_first_is_champion_and_nobody_follows(world: World) -> None:
+    world.states = world.states[:1]
+    first = world.fit("first", np.zeros(0))
+    assert world.decide(first, None)["kind"] == "first"
+    decision = world.decide(world.fit("second", np.zeros(0)), first)
+    assert (decision["kind"], world.champion) == ("refused", "1")
+    assert "0 subjects are fewer than 10" in decision["reason"]
