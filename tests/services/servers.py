@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,11 @@ import psycopg2
 
 PASSWORD = "hidden-secret"  # noqa: S105 (of a server that lives for minutes)
 USER = "padflow"
-START_WITHIN_S = 180
+START_WITHIN_S = 300
+RUN_WITHIN_S = 900
+SCHEDULE_EVERY_S = 30
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+STARTED = ("PENDING", "RUNNING", *ENDED)
 
 
 def free_port() -> int:
@@ -157,29 +160,38 @@ class Services:
         """A question to Prefect's API."""
         return httpx.post(f"{self.prefect_api}{path}", json=body, timeout=60).raise_for_status().json()
 
-    def schedule(self, deployment: str, in_s: float) -> None:
-        """Give a deployment one schedule more, which fires after so many seconds, and not again today."""
-        found = httpx.get(f"{self.prefect_api}/deployments/name/{deployment}", timeout=60).raise_for_status().json()
-        soon = (datetime.now(UTC) + timedelta(seconds=in_s)).isoformat()
-        daily = {"interval": 86400, "anchor_date": soon, "timezone": "UTC"}
-        body = [{"schedule": daily, "active": True}]
-        httpx.post(f"{self.prefect_api}/deployments/{found['id']}/schedules", json=body, timeout=60).raise_for_status()
+    def deployment(self, name: str) -> str:
+        """Id of a deployment, by its flow's and its own name."""
+        found = httpx.get(f"{self.prefect_api}/deployments/name/{name}", timeout=60).raise_for_status().json()
+        return str(found["id"])
 
-    def runs_of(self, deployment: str) -> list[dict[str, Any]]:
-        """Runs of a deployment, oldest first; those of a schedule that lie far ahead are left out."""
-        found = self.post(
-            "/flow_runs/filter", deployments={"name": {"any_": [deployment]}}, sort="EXPECTED_START_TIME_ASC"
-        )
-        return [run for run in found if not (run["state_type"] == "SCHEDULED" and run["auto_scheduled"])]
+    def run(self, deployment: str, **parameters: Any) -> dict[str, Any]:
+        """Have a worker run a deployment now, as `prefect deployment run` would, and give the finished run."""
+        path = f"/deployments/{self.deployment(deployment)}/create_flow_run"
+        started = self.post(path, state={"type": "SCHEDULED"}, parameters=parameters)
+        return self.finished(lambda run: run["id"] == started["id"])
 
-    def finished(self, deployment: str, count: int, within_s: float = 400) -> dict[str, Any]:
-        """Wait until a deployment has so many finished runs, and give the last of them."""
-        deadline = time.monotonic() + within_s
+    def run_by_schedule(self, deployment: str) -> dict[str, Any]:
+        """Give a deployment a schedule until it has fired once, and give the finished run."""
+        place = f"{self.prefect_api}/deployments/{self.deployment(deployment)}/schedules"
+        every = {"schedule": {"interval": SCHEDULE_EVERY_S, "timezone": "UTC"}, "active": True}
+        (made,) = httpx.post(place, json=[every], timeout=60).raise_for_status().json()
+        run = self.found(lambda run: run["auto_scheduled"] and run["state_type"] in STARTED)
+        httpx.delete(f"{place}/{made['id']}", timeout=60).raise_for_status()
+        return self.finished(lambda other: other["id"] == run["id"])
+
+    def finished(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Wait for a run of a kind to end."""
+        return self.found(lambda run: wanted(run) and run["state_type"] in ENDED)
+
+    def found(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Wait for a run of a kind to be there."""
+        deadline = time.monotonic() + RUN_WITHIN_S
         while True:
-            runs = [run for run in self.runs_of(deployment) if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED")]
-            if len(runs) >= count:
-                return runs[count - 1]
-            assert time.monotonic() < deadline, f"{deployment}: {len(runs)} of {count} runs\n{self.worker_logs()}"
+            runs = [run for run in self.post("/flow_runs/filter", sort="START_TIME_ASC") if wanted(run)]
+            if runs:
+                return runs[0]
+            assert time.monotonic() < deadline, self.worker_logs()
             time.sleep(1)
 
     def worker_logs(self) -> str:

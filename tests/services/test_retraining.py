@@ -14,13 +14,49 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 
+from tasks.science.imaging.phantom import PhantomSpec, write_phantom
 from tests.services.servers import PASSWORD, Services, services
-from tests.tiny_study import STUDY
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(1800)]
-GATES = """
+STUDY = """
+name = "tiny"
+seeds = [1]
+registered_model = "brain-age-tiny"
+excluded_tolerance = 0.5
+
+[[cohorts]]
+name = "healthy"
+role = "train"
+root = "train"
+
+[[cohorts]]
+name = "external"
+role = "external"
+root = "external"
+
+[recipe]
+resolution_mm = 6.0
+bias_correction = false
+
+[network]
+channels = [4, 8]
+age_range_years = [0.0, 110.0]
+bin_width_years = 5.0
+label_sigma_years = 5.0
+
+[training]
+epochs = 3
+batch_size = 4
+processes = 1
+
+[splits]
+train = 0.6
+validation = 0.2
+calibration = 0.2
+
 [promotion]
 fewest_subjects = 3
 mae_margin_years = 60.0
@@ -29,9 +65,11 @@ level_margins_years = {}
 gates = ["mae", "centring", "levels"]
 
 [retraining]
-min_new_scans = 3
+min_new_scans = 2
 """
 MODEL = "brain-age-tiny"
+# At first, and with each of two arrivals.
+FIRST, ARRIVING = 8, 2
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +94,16 @@ def webhook() -> Iterator[tuple[str, list[str]]]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the study and its data, of which the last subjects to train on have not come yet."""
     folder = tmp_path_factory.mktemp("retraining")
-    shutil.copytree(phantoms, folder / "data")
+    for name, subjects, seed in (("train", FIRST + 2 * ARRIVING, 1), ("external", 3, 2)):
+        spec = PhantomSpec(subjects=subjects, sites=2, seed=seed, patients=0.0, spacing_mm=5.0, variant="stripped")
+        write_phantom(spec, folder / "data" / name)
     (folder / "later").mkdir()
-    for subject in sorted((folder / "data" / "train").glob("sub-*"))[-6:]:
+    for subject in sorted((folder / "data" / "train").glob("sub-*"))[FIRST:]:
         shutil.move(subject, folder / "later" / subject.name)
-    (folder / "tiny.toml").write_text(STUDY + GATES)
+    (folder / "tiny.toml").write_text(STUDY)
     return folder
 
 
@@ -86,9 +126,9 @@ def running(place: Path, webhook: tuple[str, list[str]]) -> Iterator[Services]:
         yield found
 
 
-def arrive(place: Path, count: int) -> None:
+def arrive(place: Path) -> None:
     """Let the next subjects' scans come."""
-    for subject in sorted((place / "later").iterdir())[:count]:
+    for subject in sorted((place / "later").iterdir())[:ARRIVING]:
         shutil.move(subject, place / "data" / "train" / subject.name)
 
 
@@ -104,54 +144,55 @@ def decisions(running: Services) -> list[tuple[str, str | None]]:
     return [(item["kind"], item["champion_after"]) for item in made]
 
 
+def champion(running: Services) -> str:
+    address = f"{running.tracking}/api/2.0/mlflow/registered-models/alias"
+    found = httpx.get(address, params={"name": MODEL, "alias": "champion"}, timeout=60).raise_for_status().json()
+    return str(found["model_version"]["version"])
+
+
 def prepared(place: Path) -> set[str]:
     return {path.name for path in (place / "home" / "store" / "prepared").glob("*/*.npy")}
 
 
 def test_a_month_and_the_next(running: Services, place: Path, webhook: tuple[str, list[str]]) -> None:
     # The schedule fires, and the first model is champion.
-    running.schedule("retraining/monthly", in_s=20)
-    run = running.finished("monthly", 1)
+    run = running.run_by_schedule("retraining/monthly")
     assert run["state_type"] == "COMPLETED", running.worker_logs()
-    assert run["auto_scheduled"]
     assert run["name"] == "retraining tiny"
     assert decisions(running) == [("first", "1")]
     before = prepared(place)
 
-    # New scans have come: the next scheduled run prepares those alone, trains, validates and decides.
-    arrive(place, 3)
-    running.prefect("deployment", "run", "retraining/monthly", "--in", "1 second")
-    run = running.finished("monthly", 2)
+    # New scans have come: the next run prepares those alone, trains, validates and decides.
+    arrive(place)
+    run = running.run("retraining/monthly")
     assert run["state_type"] == "COMPLETED", running.worker_logs()
     assert "preprocess, train, validate, decide" in run["state"]["message"]
-    assert len(prepared(place)) == len(before) + 3
+    assert len(prepared(place)) == len(before) + ARRIVING
     assert decisions(running) == [("first", "1"), ("promoted", "2")]
 
     # Again, with nothing new.
-    running.prefect("deployment", "run", "retraining/monthly")
-    run = running.finished("monthly", 3)
+    run = running.run("retraining/monthly")
     assert run["state"]["message"].startswith("nothing to do")
     assert len(decisions(running)) == 2
 
     # The nightly run prepares what has come, and its event has the automation retrain.
-    arrive(place, 3)
-    running.prefect("deployment", "run", "preprocess-new-scans/preprocess-new-scans")
-    run = running.finished("preprocess-new-scans", 1)
-    assert run["state"]["message"].startswith("prepared 3, excluded 0 scans; 3 are not trained on yet")
-    run = running.finished("monthly", 4)
-    assert "train, validate, decide" in run["state"]["message"]
-    assert run["created_by"]["type"] == "AUTOMATION"
+    arrive(place)
+    run = running.run("preprocess-new-scans/preprocess-new-scans")
+    said = f"prepared {ARRIVING}, excluded 0 scans; {ARRIVING} are not trained on yet"
+    assert run["state"]["message"].startswith(said), running.worker_logs()
+    run = running.finished(lambda run: (run["created_by"] or {}).get("type") == "AUTOMATION")
+    assert "train, validate, decide" in run["state"]["message"], running.worker_logs()
     assert [kind for kind, _ in decisions(running)] == ["first", "promoted", "promoted"]
 
     # Consumers see the alias, and a rollback.
-    assert json.loads(padflow(running, "rollback", MODEL, "--reason", "drill", "--json"))["champion_after"] == "2"
+    rolled_back = json.loads(padflow(running, "rollback", MODEL, "--reason", "drill", "--json"))
+    assert rolled_back["champion_after"] == champion(running) == "2"
 
     keys = {item["key"] for item in running.post("/artifacts/filter")}
     assert {"decision-brain-age-tiny", "report-tiny", "mlflow-tiny"} <= keys
 
     # What fails is told.
-    running.prefect("deployment", "run", "retrain/retrain", "--param", "study=absent.toml")
-    assert running.finished("retrain", 1)["state_type"] == "FAILED"
+    assert running.run("retrain/retrain", study="absent.toml")["state_type"] == "FAILED"
     assert any("retrain absent failed" in text and "no study file at" in text for text in webhook[1])
     for path in place.rglob("*.log"):
         assert PASSWORD not in path.read_text(errors="replace"), path
