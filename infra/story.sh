@@ -4,16 +4,18 @@
 set -euo pipefail
 export PADFLOW_HOME=$1 PADFLOW_DATA=$1/data
 say() { printf '\n== %s\n' "$*"; }
-make_cohort() { [ -e "$PADFLOW_DATA/$1/participants.tsv" ] || padflow phantom "$PADFLOW_DATA/$1" --patients 0 "${@:2}"; }
+make_cohort() {
+    [ -e "$PADFLOW_DATA/$1/participants.tsv" ] || padflow phantom "$PADFLOW_DATA/$1" --patients 0 --stripped --spacing 5 "${@:2}"
+}
 model=brain-age-story
 
 say "a champion of sites A and B"
-make_cohort sites-ab --subjects 30 --sites 2 --seed 71 --ages 18 92 --spacing 4
-make_cohort external --subjects 48 --sites 2 --seed 72 --spacing 4
+make_cohort sites-ab --subjects 30 --sites 2 --seed 71 --ages 18 92
+make_cohort external --subjects 40 --sites 2 --seed 72
 padflow run story
 
 say "new scans of site C"
-make_cohort site-c --subjects 80 --sites 1 --seed 73 --ages 18 92 --spacing 4
+make_cohort site-c --subjects 70 --sites 1 --seed 73 --ages 18 92
 padflow run story --profile site-c
 
 say "a challenger of shuffled ages"
