@@ -23,7 +23,7 @@ from tasks.science.statistics.baselines import (
     predict_constant,
     predict_volume,
 )
-from tasks.science.statistics.bootstrap import metric_table
+from tasks.science.statistics.bootstrap import age_band_months, metric_table
 from tasks.science.statistics.comparison import paired_mae_table
 from tasks.steps.progress import CohortState, FittedModel, predictions_key, validation_key
 from tasks.steps.quality import quality_table
@@ -144,7 +144,7 @@ def validate_model(store: Store, model: FittedModel) -> dict[str, pd.DataFrame]:
     together = [state for state in states if not state.spec.apart]
     predictions = {state.spec.name: predictions_of(store, fit_key, state) for state in together}
     for state in together:
-        scored = measured(predictions[state.spec.name])
+        scored = _with_bands(study, measured(predictions[state.spec.name]))
         if scored.empty:
             continue
         by_predictor = {("model", "raw"): scored["predicted_age_years"].to_numpy()}
@@ -159,7 +159,7 @@ def validate_model(store: Store, model: FittedModel) -> dict[str, pd.DataFrame]:
                 table = pd.concat([table, _gain(study, scored, predicted)], ignore_index=True)
             tables.append(table.assign(cohort=state.spec.name, predictor=predictor, correction=correction))
     metrics = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-    known = [measured(table) for table in predictions.values()]
+    known = [_with_bands(study, measured(table)) for table in predictions.values()]
     others = validation_tables(store, model, joined([table for table in known if len(table)]) if known else None)
     key = validation_key(study, fit_key, states)
     for name, table in {"metrics": metrics, **others}.items():
@@ -197,6 +197,13 @@ def measured(predictions: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(age_years=rows["target_years"])
 
 
+def _with_bands(study: Study, scored: pd.DataFrame) -> pd.DataFrame:
+    """Bands of months where the study counts months; bands of years are made where they are needed."""
+    if study.target.unit == "months" and AGE_BAND not in scored:
+        return scored.assign(age_band=age_band_months(scored["age_years"]))
+    return scored
+
+
 def _metrics(study: Study, scored: pd.DataFrame) -> pd.DataFrame:
     groups, columns = _groups(study, scored)
     return metric_table(scored[columns], groups, study.validation.resamples, study.validation.seed)
@@ -206,7 +213,8 @@ def _groups(study: Study, scored: pd.DataFrame) -> tuple[tuple[str, ...], list[s
     """The study's groups of which a cohort has several levels, and the columns that are needed to tell them."""
     several = [name for name in study.validation.groups if name in scored and scored[name].nunique(dropna=True) > 1]
     groups = tuple(name for name in study.validation.groups if name in several or name == AGE_BAND)
-    return groups, ["participant_id", "age_years", "predicted_age_years", *several]
+    made = [AGE_BAND] if AGE_BAND in scored and AGE_BAND not in several else []
+    return groups, ["participant_id", "age_years", "predicted_age_years", *several, *made]
 
 
 def _gain(study: Study, scored: pd.DataFrame, baseline: Any) -> pd.DataFrame:

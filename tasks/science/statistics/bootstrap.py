@@ -25,6 +25,7 @@ COUNTS_PER_CHUNK = 80_000
 # Whole and half numbers up to this are exact in float32, and so are ranks.
 MOST_SCANS_IN_FLOAT32 = 2**22
 AGE_BAND_YEARS = 10
+AGE_BAND_MONTHS = 6
 COLUMNS = ["group", "level", "metric", "n_subjects", "n_scans", "estimate", "ci_low", "ci_high", "note"]
 
 Counts = NDArray[Any]
@@ -57,7 +58,7 @@ def metric_table(
     parts = [("overall", "all", frame, subjects)]
     for group in groups:
         levels = levels_of(frame, group)
-        found = ((level, levels == level) for level in sorted(levels.unique(), key=_natural))
+        found = ((level, levels == level) for level in sorted(levels.unique(), key=natural_order))
         parts += [(group, level, frame[inside], subjects[inside]) for level, inside in found]
     # Each level has a stream of its own, so that they may be drawn at the same time; numpy lets other threads run.
     with ThreadPoolExecutor(min(len(parts), os.cpu_count() or 1)) as threads:
@@ -83,6 +84,20 @@ def age_band(age_years: pd.Series, width_years: int = AGE_BAND_YEARS) -> pd.Seri
     """
     first = (age_years // width_years * width_years).astype(int)
     return first.astype(str) + "-" + (first + width_years - 1).astype(str)
+
+
+def age_band_months(age_years: pd.Series, width_months: int = AGE_BAND_MONTHS) -> pd.Series:
+    """Label ages of infants by band: all of them are in one decade.
+
+    Returns:
+        Text such as `6-11 months`, on the index of `age_years`.
+
+    >>> age_band_months(pd.Series([0.0, 0.5, 1.99])).tolist()
+    ['0-5 months', '6-11 months', '18-23 months']
+    """
+    # An age that was given in whole months is one in twelfths of a year, up to rounding.
+    first = ((age_years * 12 + 1e-6) // width_months * width_months).astype(int)
+    return first.astype(str) + "-" + (first + width_months - 1).astype(str) + " months"
 
 
 def _checked(predictions: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
@@ -113,7 +128,12 @@ def levels_of(frame: pd.DataFrame, group: str) -> pd.Series:
     return text.where(text.str.strip() != "", "(missing)")
 
 
-def _natural(level: str) -> tuple[float, str]:
+def natural_order(level: str) -> tuple[float, str]:
+    """Sort levels that begin with a number by it, the others after them.
+
+    >>> sorted(["100-109", "20-29", "(missing)"], key=natural_order)
+    ['20-29', '100-109', '(missing)']
+    """
     digits = level.split("-")[0]
     return (float(digits), level) if digits.isdigit() else (float("inf"), level)
 

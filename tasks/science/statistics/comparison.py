@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from .bootstrap import chunks_of_counts, levels_of, subject_keys
+from .bootstrap import chunks_of_counts, levels_of, natural_order, subject_keys
 from .multiplicity import holm
 
 MIN_SUBJECTS = 3
@@ -86,7 +86,7 @@ def paired_mae_table(
     rows = [{"group": "overall", "level": "all", **paired_mae_difference(frame, other, resamples, seed)}]
     for group in groups:
         levels = levels_of(frame, group)
-        for level in sorted(levels.unique()):
+        for level in sorted(levels.unique(), key=natural_order):
             inside = (levels == level).to_numpy()
             found = paired_mae_difference(frame[inside], other[inside], resamples, seed)
             rows.append({"group": group, "level": level, **found})

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from .age_bias import MIN_SUBJECTS, fit_age_bias
-from .bootstrap import age_band, subject_keys
+from .bootstrap import levels_of, natural_order, subject_keys
 from .metrics import checked_ages
 from .selection import ordered_sessions
 
@@ -198,10 +198,10 @@ def coverage_table(
     for group in groups:
         if group != "age_band" and group not in rows:
             continue
-        values = age_band(rows["age_years"]) if group == "age_band" and group not in rows else rows[group]
-        levels = values.astype(object).where(values.notna(), "(missing)").astype(str)
+        levels = levels_of(rows, group)
         found += [
-            _coverage(group, level, held[(levels == level).to_numpy()], interval) for level in sorted(levels.unique())
+            _coverage(group, level, held[(levels == level).to_numpy()], interval)
+            for level in sorted(levels.unique(), key=natural_order)
         ]
     return pd.DataFrame(found, columns=COVERAGE_COLUMNS)
 
