@@ -48,6 +48,8 @@ def find_cautions(contents: ReportContents) -> tuple[str, ...]:
     """
     return (
         *_of_validation(contents.flow, contents.metrics, contents.unit),
+        *_of_centring(contents.validation.get("centring"), contents.unit),
+        *_of_shift(contents.validation.get("shift")),
         *_of_training(contents.training, contents.predictions, contents.unit),
         *_of_flow(contents.flow, contents.exclusions),
         *_of_predictions(contents.flow, contents.predictions),
@@ -129,6 +131,27 @@ def _of_inestimable(cohort: str, metrics: pd.DataFrame) -> Iterator[str]:
     names = sorted({str(row["metric"]) for _, row in rows.iterrows() if is_missing(row["estimate"])})
     if names:
         yield f"{cohort}: not estimable for the model: {', '.join(names)}."
+
+
+def _of_centring(centring: pd.DataFrame | None, unit: Unit) -> Iterator[str]:
+    for row in [] if centring is None or centring.empty else centring.to_dict("records"):
+        if row["correction"] != RAW or is_missing(row["ci_low"]) or row["ci_low"] <= 0 <= row["ci_high"]:
+            continue
+        found = error_in_words(row["mean_pad_years"], row["ci_low"], row["ci_high"], unit)
+        yield (
+            f"{row['cohort']}: in healthy people ({plural(int(row['n_subjects']), 'subject')}) predictions are off by "
+            f"{found} on average; that is the model's or the scanner's, and every patient there carries it, too."
+        )
+
+
+def _of_shift(shift: pd.DataFrame | None) -> Iterator[str]:
+    moved = shift[shift["shifted"].astype(bool)] if shift is not None and len(shift) else pd.DataFrame()
+    for cohort, rows in moved.groupby("cohort", sort=False) if len(moved) else ():
+        differ = "differs" if len(rows) == 1 else "differ"
+        yield (
+            f"{cohort}: {plural(len(rows), 'figure')} {differ} much from training (see “Shift against training”), so "
+            "that the model may err there in ways that its other figures do not show."
+        )
 
 
 def _of_training(training: Mapping[str, Any], predictions: pd.DataFrame, unit: Unit) -> Iterator[str]:

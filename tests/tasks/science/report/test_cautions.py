@@ -22,7 +22,16 @@ def sound() -> ReportContents:
     """A study without a fault: the made-up one, its bad rows mended."""
     study = made_up_study()
     predictions = study.predictions.assign(status="ok")
-    return with_problems(replace(study, predictions=predictions, cautions=()), [[]] * 7)
+    validation = {**study.validation, "shift": study.validation["shift"].assign(shifted=False)}
+    mended = replace(study, predictions=predictions, validation=validation, cautions=())
+    return with_problems(mended, [[]] * 7)
+
+
+def with_check(study: ReportContents, name: str, **changes: object) -> ReportContents:
+    """Another first row of one of validation's tables."""
+    table = study.validation[name].copy()
+    table.loc[table.index[0], list(changes)] = list(changes.values())
+    return replace(study, validation={**study.validation, name: table})
 
 
 def with_problems(study: ReportContents, problems: list[list[str]]) -> ReportContents:
@@ -126,6 +135,11 @@ CASES: dict[str, tuple[Change, str]] = {
         lambda s: replace(s, training={**s.training, "age_range_years": (30.0, 82.0)}),
         "outside the training ages (30.0 to 82.0 years)",
     ),
+    "off centre": (
+        lambda s: with_check(s, "centring", mean_pad_years=2.0, ci_low=0.5, ci_high=3.5),
+        "northern-sites: in healthy people (59 subjects) predictions are off by 2.00 y [0.50, 3.50] on average",
+    ),
+    "shift": (lambda s: with_check(s, "shift", shifted=True), "northern-sites: 1 figure differs much from training"),
     "missing": (lambda s: without_predictions(with_flow(s, prepared=-2, missing=2), 2), "2 of 61 scans missing"),
     "does not add up": (lambda s: without_predictions(with_flow(s, prepared=-2), 2), "do not add up"),
     "many excluded": (lambda s: excluding(s, 7), "8 of 68 scans (12%) excluded"),
