@@ -409,6 +409,15 @@ class TargetSpec:
     column: str = "age_years"
     unit: Literal["years", "months"] = "years"
 
+    @property
+    def words(self) -> str:
+        """What is learnt, in words and without its unit.
+
+        >>> TargetSpec().words, TargetSpec("myelination_age_months", "months").words
+        ('age', 'myelination age')
+        """
+        return self.column.removesuffix("_years").removesuffix("_months").replace("_", " ")
+
 
 @dataclass(frozen=True)
 class EnsembleSpec:

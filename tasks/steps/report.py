@@ -21,7 +21,6 @@ from infra.study import Study
 from tasks.records import digest
 from tasks.science.report.cautions import find_cautions
 from tasks.science.report.contents import ReportContents
-from tasks.science.report.notation import humanise
 from tasks.science.report.page import render_report
 from tasks.science.statistics.formula import parse
 from tasks.steps.associate import analysis_of
@@ -135,7 +134,7 @@ def gather(study_text: str, store: Store, models: list[FittedModel]) -> ReportCo
         comparison=gather_comparison(store, models),
         unit=study.target.unit,
         decision=primary.decision,
-        target="age" if study.target.column == "age_years" else humanise(study.target.column).lower(),
+        target=study.target.words,
     )
 
 
