@@ -12,7 +12,8 @@ from infra.storage import Store
 from infra.study import resolve_root
 from tasks.science.imaging.recipe import recipe_digest
 from tasks.steps.forget import OUT_OF_REACH, forget, models_trained_on
-from tasks.steps.traces import Person, Traces, counts_of, data_sets, find_person, find_traces, participants
+from tasks.steps.person import Person, data_sets, find_person, participants
+from tasks.steps.traces import Traces, counts_of, find_traces
 from tasks.steps.withdrawal import read_withdrawals
 
 

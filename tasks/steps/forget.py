@@ -18,7 +18,9 @@ from infra.storage import Store, replace_file
 from tasks.steps.exclusions import cache_folder
 from tasks.steps.lineage import fits, scans_of_images, versions_of
 from tasks.steps.members import NOT_USED
-from tasks.steps.traces import Person, Traces, csv_table, read_any_table, rows_that_go, shows
+from tasks.steps.person import Person
+from tasks.steps.publish import MLFLOW_FOLDER
+from tasks.steps.traces import Traces, csv_table, may_show, read_any_table, rows_that_go, shows
 from tasks.steps.withdrawal import read_withdrawals, record_withdrawal
 
 TAG = "padflow.trained_on_withdrawn"
@@ -92,16 +94,28 @@ def _forget_cached_exclusions(store: Store, traces: Traces) -> None:
 
 
 def _clean_runs(client: MlflowClient, person: Person, traces: Traces) -> None:
-    """MLflow's copies of tables with a row per scan, and of reports, which show one."""
+    """MLflow's copies of tables with a row per scan, and of reports and figures, which show one."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     for run in client.search_runs(experiments, "tags.`padflow.fit_key` != ''") if experiments else []:
         run_id = run.info.run_id
         try:
-            for path in _artifacts(client, run_id):
+            paths = _artifacts(client, run_id)
+            published = {path for path in paths if path.startswith(f"{MLFLOW_FOLDER}/")}
+            for path in {*paths} - published:
                 if path.endswith(".csv"):
                     _rewrite_table(client, run_id, path, person, traces)
-                elif path.startswith("report/") and shows(_downloaded(client, run_id, path), person):
-                    get_artifact_repository(run.info.artifact_uri).delete_artifacts(path)
+            gone = [
+                path
+                for path in paths
+                if path.startswith("report/") and shows(_downloaded(client, run_id, path), person)
+            ]
+            # A publication goes as a whole: its pictures cannot be searched.
+            tables = [path for path in sorted(published) if path.endswith((".csv", ".md", ".html"))]
+            named = [path for path in tables if may_show(_downloaded(client, run_id, path), person)]
+            gone += sorted({"/".join(path.split("/")[:2]) for path in named})
+            files = get_artifact_repository(run.info.artifact_uri)
+            for path in gone:
+                files.delete_artifacts(path)
         except (MlflowException, OSError) as error:
             raise OSError(f"MLflow run {run_id}: {error}. Run the same command again.") from error
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import itertools
-from dataclasses import dataclass, field
+import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,43 +16,9 @@ from infra.settings import Settings
 from infra.storage import Store
 from tasks.records import Recipe, content_key
 from tasks.steps.lineage import fits, scans_of_images
-from tasks.steps.withdrawal import read_withdrawals
+from tasks.steps.person import Person, indexes_of
 
-MANIFEST, CLINICAL = "manifest.parquet", "clinical.parquet"
-
-
-@dataclass(frozen=True)
-class Person:
-    """Whose traces they are.
-
-    Attributes:
-        participant_id: In the data set.
-        root: The data set's BIDS root.
-        folders: Cohorts of the store that are indexes of the data set.
-        scans: Every image that any index of it in the store has ever listed: manifest rows.
-        shared: Manifest rows of other people whose bytes equal one of these images'.
-    """
-
-    participant_id: str
-    root: str
-    folders: tuple[str, ...]
-    scans: pd.DataFrame = field(repr=False)
-    shared: pd.DataFrame = field(repr=False)
-
-    @property
-    def images(self) -> set[str]:
-        """SHA-256 of the person's images."""
-        return set(self.scans["sha256"]) - {""}
-
-    @property
-    def cohorts(self) -> set[str]:
-        """Names under which studies have the data set."""
-        return set(self.scans["cohort"])
-
-    @property
-    def own_images(self) -> set[str]:
-        """Those that nobody else's equal."""
-        return self.images - set(self.shared["sha256"])
+CLINICAL = "clinical.parquet"
 
 
 @dataclass(frozen=True)
@@ -88,58 +55,6 @@ class Traces:
     fits: dict[str, pd.DataFrame]
     files: tuple[Path, ...]
     kept: tuple[str, ...]
-
-
-def data_sets(store: Store) -> dict[str, str]:
-    """Each cohort's folder in the store → the BIDS root that it is an index of."""
-    folders = [f"cohorts/{name}" for name in sorted(store.names("cohorts"))]
-    latest = {folder: f"{folder}/latest.json" for folder in folders}
-    return {folder: store.read_json(key)["root"].rstrip("/") for folder, key in latest.items() if store.exists(key)}
-
-
-def find_person(store: Store, root: str, participant_id: str) -> Person:
-    """Gather a person's images from every index of their data set, old ones included."""
-    root, roots = root.rstrip("/"), data_sets(store)
-    own = tuple(folder for folder, place in roots.items() if place == root)
-    withdrawn = read_withdrawals(store).people
-    others = []
-    for folder, place in roots.items():
-        newest = store.read_json(f"{folder}/latest.json")["digest"][: layout.KEY_LENGTH]
-        manifest = _manifest(store, f"{folder}/{newest}")
-        gone = {person for where, person in withdrawn if where == place}
-        # Another copy of the data set lists the same bytes under the same name: the same person.
-        others.append(manifest[~manifest["participant_id"].isin(gone | {participant_id})])
-    manifests = [_manifest(store, index) for folder in own for index in _indexes(store, folder)]
-    scans = _rows([manifest[manifest["participant_id"] == participant_id] for manifest in manifests])
-    shared = _rows(others)
-    images = set(scans["sha256"]) - {""}
-    return Person(participant_id, root, own, scans, shared[shared["sha256"].isin(images)])
-
-
-def participants(store: Store, root: str) -> set[str]:
-    """Everybody whom the newest indexes of a data set list."""
-    found: set[str] = set()
-    for folder, place in data_sets(store).items():
-        if place == root:
-            newest = store.read_json(f"{folder}/latest.json")["digest"][: layout.KEY_LENGTH]
-            found |= set(_manifest(store, f"{folder}/{newest}")["participant_id"])
-    return found
-
-
-def _manifest(store: Store, index: str) -> pd.DataFrame:
-    return store.read_table(f"{index}/{MANIFEST}")
-
-
-def _indexes(store: Store, folder: str) -> list[str]:
-    """Every index that a cohort has ever had."""
-    return [f"{folder}/{name}" for name in sorted(store.names(folder)) if "." not in name]
-
-
-def _rows(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    columns = ["scan_id", "cohort", "participant_id", "modality", "path", "sha256"]
-    if not tables:
-        return pd.DataFrame(columns=columns)
-    return pd.concat(tables, ignore_index=True)[columns].drop_duplicates(ignore_index=True)
 
 
 def find_traces(settings: Settings, store: Store, person: Person, recipes: dict[str, Recipe]) -> Traces:
@@ -219,15 +134,25 @@ def _reports(store: Store, person: Person) -> list[str]:
     return [key for key, page in zip(keys, store.read_many(keys), strict=True) if shows(page, person)]
 
 
+def may_show(content: bytes, person: Person) -> bool:
+    """Whether a file of an association names the person or one of their cohorts: figures draw a point per scan."""
+    return any(name.encode() in content for name in (person.participant_id, *person.cohorts))
+
+
 def _associations(store: Store, person: Person) -> list[str]:
-    """Fitted associations whose rows are the person's among others': they are fitted anew without them."""
-    keys = [f"associations/{name}" for name in sorted(store.names("associations"))]
-    quoted = f'"{person.participant_id}"'.encode(), [f'"{cohort}"'.encode() for cohort in person.cohorts]
-    return [
+    """Fitted associations whose rows are the person's among others', and what was published of such ones."""
+    fitted = [f"associations/{name}" for name in sorted(store.names("associations"))]
+    published = [f"publications/{name}" for name in sorted(store.names("publications"))]
+    participant, cohorts = f'"{person.participant_id}"'.encode(), [f'"{name}"'.encode() for name in person.cohorts]
+    found = [
         key
-        for key, text in zip(keys, store.read_many(keys), strict=True)
-        if quoted[0] in text and any(cohort in text for cohort in quoted[1])
+        for key, text in zip(fitted, store.read_many(fitted), strict=True)
+        if participant in text and any(cohort in text for cohort in cohorts)
     ]
+    for key in published:
+        with zipfile.ZipFile(io.BytesIO(store.read(key))) as archive:
+            found += [key] if any(may_show(archive.read(name), person) for name in archive.namelist()) else []
+    return found
 
 
 def rows_that_go(table: pd.DataFrame, person: Person, names: Names) -> pd.Series:
@@ -245,7 +170,7 @@ def rows_that_go(table: pd.DataFrame, person: Person, names: Names) -> pd.Series
 
 
 def _table_rows(store: Store, person: Person, names: Names, trained: dict[str, pd.DataFrame]) -> dict[str, int]:
-    keys = [f"{index}/{CLINICAL}" for folder in person.folders for index in _indexes(store, folder)]
+    keys = [f"{index}/{CLINICAL}" for folder in person.folders for index in indexes_of(store, folder)]
     for folder in ("quality", "predictions", "validations", "robustness"):
         keys += [key for key in _objects(store, folder) if key.endswith((".parquet", ".csv"))]
     for fit_key in trained:
@@ -298,7 +223,7 @@ def counts_of(traces: Traces) -> dict[str, Any]:
         "exclusions": sum(key.endswith(".excluded.json") for key in traces.objects),
         "pictures": folders.count("montages"),
         "reports": folders.count("reports"),
-        "associations": folders.count("associations"),
+        "associations": folders.count("associations") + folders.count("publications"),
         "clinical rows": tables["cohorts"],
         "quality rows": tables["quality"],
         "predictions": tables["predictions"] + tables["fits"] + tables["validations"] + tables["robustness"],

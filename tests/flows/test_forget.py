@@ -19,6 +19,7 @@ from infra import layout, tracking
 from tasks.steps.index import index_cohort
 from tasks.steps.prepare import write_exclusion
 from tasks.steps.progress import predictions_key
+from tasks.steps.publish import packed
 from tasks.steps.quality import quality_table
 from tasks.steps.train import plan_training
 from tests.small_champion import NAME, register_small
@@ -95,6 +96,8 @@ class Case:
         store.write("reports/other.html", b"another study")
         store.write_json("associations/a1.json", {"rows": {"cohort": ["healthy"], "participant_id": ["sub-03"]}})
         store.write_json("associations/a2.json", {"rows": {"cohort": ["ms"], "participant_id": ["sub-03"]}})
+        for name, text in {"p1": "healthy,sub-03,1.5", "p2": "ms,4"}.items():
+            store.write(f"publications/{name}.zip", packed({"figures/points.csv": text.encode()}))
         for key in ("validations/v1/agreement.parquet", "robustness/r1/scans.parquet"):
             store.write_table(key, pd.DataFrame({"scan_id": ["healthy/sub-03_T1w", "healthy/sub-04_T1w"]}))
         (self.home / "reports").mkdir(parents=True)
@@ -164,7 +167,7 @@ def test_a_dry_run_tells_everything_and_writes_nothing(case: Case) -> None:
         "exclusions": 0,
         "pictures": 1,
         "reports": 1,
-        "associations": 1,
+        "associations": 2,
         "clinical rows": 1,
         "quality rows": 1,
         "predictions": 3,
@@ -189,6 +192,7 @@ def test_nothing_that_was_made_of_the_persons_scans_is_left_and_everybody_elses_
     assert others - {"reports/r1.html"} <= set(case.mentions("healthy/sub-04")) | set(case.mentions("external/sub-91"))
     assert case.workspace.store.exists("reports/other.html")
     assert case.workspace.store.names("associations") == {"a2.json"}
+    assert case.workspace.store.names("publications") == {"p2.zip"}
     assert not (case.home / "reports" / "tiny.html").exists()
     assert not (case.home / "training" / case.fit_key[:16]).exists()
     assert sorted((case.data / "train" / "sub-03").rglob("*.nii.gz"))
@@ -297,6 +301,9 @@ def test_versions_in_the_registry_are_named_and_tagged_and_lineage_runs_both_way
     held = store.read(f"{layout.fit_folder(case.fit_key)}/seed-1/predictions.csv").decode()
     tracking.log_text(client, run_id, held, "predictions.csv")
     tracking.log_text(client, run_id, REPORT, "report/tiny.html")
+    for name, cohort in {"p1": "healthy", "p2": "ms"}.items():
+        tracking.log_text(client, run_id, cohort, f"associations/{name}/tables/effects.csv")
+        tracking.log_text(client, run_id, "a picture", f"associations/{name}/figures/points.svg")
     tracking.log_parameters(client, run_id, {"manifest_digest.healthy": "abc", "study_digest": "def"})
 
     pd.DataFrame({"model_version": [f"models:/{NAME}/1"]}).to_csv(tmp_path / "ages.csv")
@@ -323,6 +330,8 @@ def test_versions_in_the_registry_are_named_and_tagged_and_lineage_runs_both_way
     assert model["versions"][0]["aliases"] == ["challenger", "champion"]
     assert client.get_model_version(NAME, "1").tags["padflow.trained_on_withdrawn"] == "1 subject"
     assert client.list_artifacts(run_id, "report") == []
+    assert client.list_artifacts(run_id, "associations/p1/figures") == []
+    assert len(client.list_artifacts(run_id, "associations/p2/figures")) == 1
     logged = Path(client.download_artifacts(run_id, "predictions.csv", str(tmp_path))).read_text()
     assert len(logged.splitlines()) == len(held.splitlines()) - 1
     case.forget("sub-04")
