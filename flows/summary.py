@@ -136,9 +136,8 @@ def _association_table(associations: pd.DataFrame) -> Table:
         if not row.get("of_interest"):
             continue
         cells = [f"{row[name]:.3g}" if pd.notna(row[name]) else "–" for name in ("p_value", "q_value")]
-        add_row(
-            table, f"{row['arm']} {row['model']}".lstrip(), str(row["term"]), _estimate(row), *cells, str(row["n_used"])
-        )
+        term = "not fitted" if pd.isna(row["term"]) else str(row["term"])
+        add_row(table, f"{row['arm']} {row['model']}".lstrip(), term, _estimate(row), *cells, str(row["n_used"]))
     return table
 
 

@@ -142,7 +142,7 @@ def standardised(fit: AssociationFit) -> pd.DataFrame | None:
     rows = fit.coefficients.set_index("term").loc[list(design.columns)]
     covariance = fit.covariance.loc[design.columns, design.columns].to_numpy(dtype=float)
     estimates = to_standard @ rows["estimate"].to_numpy(dtype=float)
-    spread_of = np.sqrt(np.einsum("ij,jk,ik->i", to_standard, covariance, to_standard))
+    spread_of = np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", to_standard, covariance, to_standard), 0.0))
     reach = stats.t.ppf(0.975, rows["df"].to_numpy(dtype=float)) * spread_of
     table = pd.DataFrame(
         {

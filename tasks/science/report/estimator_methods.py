@@ -14,11 +14,13 @@ from .notation import plural
 
 MOST_MODELS_SAID = 12
 HC = re.compile(r"HC[0-3]")
+WITH_BELL_MCCAFFREY = " with Bell and McCaffrey's degrees of freedom"
 REFERENCES = {
     "hc": (
         "MacKinnon & White 1985, doi:10.1016/0304-4076(85)90158-7; "
         "Long & Ervin 2000, doi:10.1080/00031305.2000.10474549"
     ),
+    "bell_mccaffrey": "Bell & McCaffrey 2002, Survey Methodology 28:169–181",
     "cluster": "Cameron & Miller 2015, doi:10.3368/jhr.50.2.317",
     "mixed": "Bates et al. 2015, doi:10.18637/jss.v067.i01",
     "satterthwaite": "Satterthwaite 1946, doi:10.2307/3002019",
@@ -58,11 +60,13 @@ def _linear(paragraph: Paragraph, fits: Sequence[AssociationFit]) -> None:
         estimator = HC.search(method)
         of = "" if len({fit.method for fit in fits}) == 1 else f" ({_names([f for f in fits if f.method == method])})"
         start = f"{_several(fits, 'linear model')} ({named}) {_were(fits)}" if not of else f"Linear models{of} were"
+        bell_mccaffrey = "Bell-McCaffrey" in method
         if estimator:
             paragraph.say(
                 f"{start} fitted by ordinary least squares with {estimator[0]} standard errors, which do not ask the "
-                "groups to share a variance, and t intervals",
+                f"groups to share a variance, and t intervals{WITH_BELL_MCCAFFREY if bell_mccaffrey else ''}",
                 "hc",
+                *(["bell_mccaffrey"] if bell_mccaffrey else []),
             )
         elif "cluster" in method:
             paragraph.say(f"{start} fitted by ordinary least squares with cluster-robust standard errors", "cluster")

@@ -24,6 +24,8 @@ PNG_DOTS_PER_INCH = 300
 CSV_DIGITS = 10
 # Journals ask for 7 points at the least; DejaVu is wide, so that another font in its place fits as well.
 POINTS = 7.5
+# Where a reader lacks the font of the layout: Verdana has its widths, the others are narrower.
+LAID_OUT_WITH, ELSEWHERE = b"font-family: 'DejaVu Sans'", b", Verdana, Arial, sans-serif"
 PRINT_STYLE: Mapping[str, Any] = {
     "font.size": POINTS,
     "axes.titlesize": POINTS,
@@ -88,7 +90,7 @@ def printed(
     figure.set_layout_engine("none")
     words = {"title": title, "caption": caption, "description": alt, "model": model}
     files = {
-        "svg": svg_file(figure),
+        "svg": svg_file(figure).replace(LAID_OUT_WITH, LAID_OUT_WITH + ELSEWHERE),
         "pdf": _saved(figure, "pdf", {"CreationDate": None, "Creator": None, "Producer": None}),
         "png": _saved(figure, "png", {"Software": None}),
         "csv": csv_text(data, CSV_DIGITS).encode(),

@@ -83,7 +83,7 @@ def _line(
     weights = np.tile(design.mean().to_numpy(), (len(grid), 1))
     weights[:, list(design.columns).index(parameter)] = grid
     covariance = fit.covariance.loc[design.columns, design.columns].to_numpy(dtype=float)
-    spread = np.sqrt(np.einsum("ij,jk,ik->i", weights, covariance, weights))
+    spread = np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", weights, covariance, weights), 0.0))
     line = mean + float(row["estimate"]) * (grid - float(design[parameter].mean()))
     return line, stats.t.ppf(0.975, float(row["df"])) * spread
 
@@ -170,7 +170,7 @@ def _cloud(axes: Axes, place: int, values: NDArray[np.float64], generator: np.ra
     colour = PALETTE[place % len(PALETTE)]
     if len(values) >= FEWEST_POINTS_OF_A_CLOUD and np.ptp(values) > 0:
         density = stats.gaussian_kde(values)
-        beyond = 1.5 * float(np.sqrt(density.covariance[0, 0]))
+        beyond = 2.5 * float(np.sqrt(density.covariance[0, 0]))
         heights = np.linspace(values.min() - beyond, values.max() + beyond, BAND_POINTS)
         width = 0.36 * density(heights) / density(heights).max()
         axes.fill_betweenx(heights, place + 0.12, place + 0.12 + width, color=colour, alpha=0.35, linewidth=0)

@@ -213,5 +213,5 @@ def mean_course(fit: AssociationFit, over: Mapping[str, Array], at: Mapping[str,
         rows = rows.assign(**{name: grid for name, of in labels.items() if of == column})
         total += fit.coding.matrix(rows)[list(fit.covariance.columns)].to_numpy() / len(combinations)
     estimates = fit.coefficients["estimate"].to_numpy(dtype=float)
-    spread = np.sqrt(np.einsum("ij,jk,ik->i", total, fit.covariance.to_numpy(dtype=float), total))
+    spread = np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", total, fit.covariance.to_numpy(dtype=float), total), 0.0))
     return total @ estimates, stats.t.ppf(0.975, fit.coefficients["df"].min()) * spread

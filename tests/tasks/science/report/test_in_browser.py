@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tasks.science.report.association_section import association_report
 from tasks.science.report.page import render_report
 from tasks.science.report.publication import publish
+from tasks.science.statistics.analysis import gathered
 from tests.browser import Page, browser_page, find_browser
 
 from .made_up_analysis import one_model
@@ -73,6 +75,19 @@ def test_page_is_no_wider_than_the_screen(browser: Page, pages: dict[str, Path],
     assert browser.ask(
         "[...document.querySelectorAll('.scroll')].every(e => e.tabIndex === 0 && e.clientWidth <= innerWidth)"
     )
+
+
+def test_a_name_without_end_breaks_no_page(browser: Page, tmp_path: Path) -> None:
+    name = "x" * 300
+    (fit,) = one_model().fits
+    coefficients = fit.coefficients.assign(model=name)
+    fit = replace(fit, name=name, formula=name, problems=(name,), notes=(name,), coefficients=coefficients)
+    page = tmp_path / "long.html"
+    page.write_text(association_report(gathered([fit], [name]), {}), encoding="utf-8")
+    for width in (320, 1280):
+        browser.size(width, 800)
+        browser.open(page)
+        assert browser.ask("document.documentElement.scrollWidth") <= width
 
 
 def test_tables_sort_by_click_and_by_key(browser: Page, pages: dict[str, Path]) -> None:

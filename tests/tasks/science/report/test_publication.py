@@ -160,6 +160,7 @@ def test_figures_are_one_column_wide_sharp_and_legible_in_print(figures: dict[st
     for stem, figure in figures.items():
         picture = Image.open(io.BytesIO(figure.files["png"]))
         assert picture.width == pytest.approx(COLUMN_MM / 25.4 * 300, abs=1), stem
+        assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.1)
         assert picture.height / 300 * 25.4 <= 225
         root = ElementTree.fromstring(figure.files["svg"])  # noqa: S314 (made here)
         assert float(root.attrib["width"].removesuffix("pt")) == pytest.approx(COLUMN_MM / 25.4 * 72, abs=0.1)
@@ -235,6 +236,10 @@ def test_methods_say_what_ran_and_nothing_else(analysis: Analysis) -> None:
         "cluster",
     ):
         assert word not in plain, word
+    few = methods_text(analyse([replace(DIAGNOSIS, covariance="HC2")], clinic(60, sessions=1)))
+    assert "HC2" in few
+    assert "Bell" not in plain
+    assert "Bell and McCaffrey's degrees of freedom" in few
     everything = methods_text(analysis)
     for word in ("mixed model", "restricted maximum likelihood", "Tukey", "meta-analysis", "could not be fitted"):
         assert word in everything, word
