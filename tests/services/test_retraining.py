@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -193,6 +194,10 @@ def test_a_month_and_the_next(running: Services, place: Path, webhook: tuple[str
 
     # What fails is told.
     assert running.run("retrain/retrain", study="absent.toml")["state_type"] == "FAILED"
-    assert any("retrain absent failed" in text and "no study file at" in text for text in webhook[1])
+    deadline = time.monotonic() + 60
+    while not webhook[1] and time.monotonic() < deadline:
+        time.sleep(1)
+    assert "retrain absent failed" in webhook[1][0]
+    assert "no study file at" in webhook[1][0]
     for path in place.rglob("*.log"):
         assert PASSWORD not in path.read_text(errors="replace"), path
