@@ -125,7 +125,8 @@ def measure_robustness(
     for name, each in (("scans", scans), ("robustness", table)):
         text = csv_text(each)
         store.write(layout.robustness_table(key, name, "csv"), text.encode())
-        tracking.log_text(client, model.registered["run_id"], text, f"validation/robustness-{name}.csv")
+        shown = name if name == "robustness" else f"robustness-{name}"
+        tracking.log_text(client, model.registered["run_id"], text, f"validation/{shown}.csv")
     store.write_table(layout.robustness_table(key, "scans", "parquet"), scans)
     # Last, since it says that all is there.
     store.write_table(layout.robustness_table(key, "robustness", "parquet"), table)
