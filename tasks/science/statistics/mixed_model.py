@@ -138,15 +138,18 @@ def _search_intercept(profile: Profile) -> tuple[Array, bool]:
 
 
 def _search_slope(profile: Profile, correlated: bool) -> tuple[Array, bool]:
-    """Several starts, the best polished: by Newton's method inside, by a simplex where a variance is next to zero."""
+    """A rough search and Newton's method; where that ends at a variance of zero, the best of several, by a simplex."""
     starts = STARTS if correlated else [[start[0], start[2]] for start in STARTS]
     bounds = [(0.0, None), (None, None), (0.0, None)] if correlated else [(0.0, None), (0.0, None)]
-    rough = [minimize(profile.deviance, start, method="L-BFGS-B", bounds=bounds) for start in starts]
+    rough = []
+    for start in starts:
+        rough.append(minimize(profile.deviance, start, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-7}))
+        here = np.asarray(rough[-1].x)
+        if here[[0, -1]].min() > INTERIOR_THETA:
+            theta, converged = _newton(profile, here)
+            if converged:
+                return theta, True
     best = np.asarray(min(rough, key=lambda result: float(result.fun)).x)
-    if best[[0, -1]].min() > INTERIOR_THETA:
-        theta, converged = _newton(profile, best)
-        if converged:
-            return theta, True
     options = {"xatol": 1e-8, "fatol": 1e-9, "maxiter": 2000}
     found = minimize(profile.deviance, best, method="Nelder-Mead", bounds=bounds, options=options)
     return np.asarray(found.x), bool(found.success)
