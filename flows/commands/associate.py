@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -96,6 +97,8 @@ def _check_usage(
 def _without_study(
     table: str | None, models: str | None, estimates: list[str], out: str, figures: bool, as_json: bool
 ) -> None:
+    # Models of a few columns gain nothing by threads within a product, and lose much where cores are shared.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with errors_in_words():
         from flows.table_analysis import associate_estimates, associate_table, lines, summary
 

@@ -152,12 +152,20 @@ def _sites(k: int, rng: np.random.Generator) -> Looked:
         people = _people(rng, n)
         shift = EFFECT + rng.normal() * 1.0
         y = shift * people["group"] + rng.normal() * 0.3 * people["null"] + rng.normal(size=n) * 5.0
-        fit = least_squares(pd.Series(y), pd.DataFrame(people), "HC3", pd.Series(np.arange(n)), None)
-        se = np.sqrt(np.diag(fit.covariance))
-        planted.append((fit.estimate["group"], se[1]))
-        null.append((fit.estimate["null"], se[2]))
+        estimate, se = _hc3(np.column_stack(list(people.values())), y)
+        planted.append((estimate[1], se[1]))
+        null.append((estimate[2], se[2]))
     pooled = [(pool(*np.array(found).T), truth) for found, truth in ((planted, EFFECT), (null, 0.0))]
     return [(one.estimate, one.se, one.df, truth) for one, truth in pooled]
+
+
+def _hc3(x: Array, y: Array) -> tuple[Array, Array]:
+    """What `least_squares` computes, without its tables: a thousand sites a second rather than a few hundred."""
+    bread = np.linalg.inv(x.T @ x)
+    beta = bread @ x.T @ y
+    leverage = np.einsum("ij,jk,ik->i", x, bread, x)
+    scores = x * ((y - x @ beta) / (1 - leverage))[:, None]
+    return beta, np.sqrt(np.diag(bread @ scores.T @ scores @ bread))
 
 
 if __name__ == "__main__":
