@@ -57,6 +57,15 @@ def test_strata_that_agree_too_well_and_few_strata_are_said() -> None:
         pool([1.0], [0.5])
 
 
+def test_uneven_weights_are_said_with_the_interval_that_allows_for_them() -> None:
+    uneven = pool([1.0, 1.2, 0.7, 1.5, 0.9, 1.1], [0.1, 0.1, 0.4, 0.4, 0.4, 0.4], "PM")
+    said = uneven.problems[-1]
+    assert "weights differ" in said
+    low, high = (float(number) for number in said.split("[")[1].rstrip("].").split(","))
+    assert high - low > 2 * stats.t.ppf(0.975, 5) * uneven.se
+    assert not any("weights differ" in sentence for sentence in pool([1.0, 2.0, 3.0, 1.5, 0.5], [0.5] * 5).problems)
+
+
 def sites(k: int = 6, n: int = 60, seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     site = np.repeat([f"site-{i}" for i in range(k)], n)
