@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 
 # Measured (tests/benchmarks/association_coverage.py): the t of n − p covers 97% at 12 rows and 96% at 40.
 FEW_ROWS_FOR_HC3 = 50
+FEW_ROWS_FOR_HC2 = 30
 FEW_ROWS = (
     "{n} rows are few for HC3: its 95% intervals are a little too wide (97% at 12 rows, 96% at 40), so that it finds "
     'too little rather than too much; covariance = "HC2" takes Bell-McCaffrey degrees of freedom, which come nearer.'
@@ -74,6 +75,8 @@ def least_squares(
     dfs = bell_mccaffrey_df(q, inverse, leverage) if covariance == "HC2" else df * np.ones(p)
     if covariance == "HC3" and n < FEW_ROWS_FOR_HC3:
         problems = (*problems, FEW_ROWS.format(n=n))
+    if covariance == "HC2" and n < FEW_ROWS_FOR_HC2:
+        problems = (*problems, f"{n} rows are few: the 95% intervals of a small, more variable group cover about 94%.")
     plain_t2 = beta**2 / (scale * unscaled)
     names = matrix.columns
     by_row = pd.DataFrame({"fitted": y - residual, "residual": residual, "leverage": leverage}, index=matrix.index)
