@@ -180,7 +180,8 @@ def decision_lines(decision: dict[str, Any]) -> list[str]:
     lines += [f"  {marks[gate['outcome']]:<10}  {gate['gate']:<8}  {gate['sentence']}" for gate in decision["gates"]]
     left_out = decision.get("left_out_subjects") or {}
     lines += [f"  left out: {count} subjects, {why}" for why, count in left_out.items()]
-    return [*lines, f"  {decision['reason']}"]
+    # Why a model is refused stands above already, gate by gate.
+    return lines if decision["kind"] == "refused" else [*lines, f"  {decision['reason']}"]
 
 
 def _say(problems: list[str]) -> None:
