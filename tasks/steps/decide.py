@@ -18,7 +18,7 @@ from infra.settings import Settings
 from infra.storage import Store
 from infra.study import Study
 from tasks.records import Recipe, TargetSpec, digest, recipe_from
-from tasks.science.statistics.baselines import fit_volume_baseline, predict_volume
+from tasks.science.statistics.baselines import fit_mean_age, fit_volume_baseline, predict_volume
 from tasks.science.statistics.bootstrap import subject_keys
 from tasks.science.statistics.conformal import ConformalInterval
 from tasks.science.statistics.gates import Evidence, Verdict, judge, refusals
@@ -29,9 +29,9 @@ SESSION = ["cohort", "participant_id", "session_id"]
 EVIDENCE_COLUMNS = (
     *SESSION,
     "scan_id", "years_since_baseline", "age_years", "predicted_age_years", "champion_age_years", "baseline_age_years",
-    "is_control", "site", "sex",
+    "mean_age_years", "is_control", "site", "sex",
 )  # fmt: skip
-DECISION_VERSION = 1
+DECISION_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,9 @@ def gather_evidence(
         The evidence, and subjects that were left out by why: somebody that a model was trained on says nothing of it.
     """
     rows = _predictions(store, challenger, study)
-    rows = rows.assign(baseline_age_years=_baseline_ages(store, challenger, rows))
+    rows = rows.assign(
+        baseline_age_years=_baseline_ages(store, challenger, rows), mean_age_years=_mean_age(store, challenger)
+    )
     rows["is_control"] = (rows["role"] == "external") | _matching(rows, study)
     trained = {"challenger": challenger} | ({"champion": champion} if champion else {})
     if champion is not None:
@@ -195,6 +197,13 @@ def _baseline_ages(store: Store, scored: Scored, rows: pd.DataFrame) -> pd.Serie
     line = fit_volume_baseline(volumes.assign(age_years=trained["target_years"]))
     others = [state for state in scored.states if state.spec.role != "train"]
     return pd.Series(predict_volume(line, volume_figures(store, others, rows)), index=rows.index)
+
+
+def _mean_age(store: Store, scored: Scored) -> float:
+    """The mean age of those that the version was trained on; NaN where they are not known here."""
+    rows = _training_rows(store, scored.version.fit_key)
+    trained = rows[rows["split"] == "train"]
+    return fit_mean_age(trained["target_years"].to_numpy()).age_years if len(trained) else math.nan
 
 
 def _training_rows(store: Store, fit_key: str) -> pd.DataFrame:

@@ -18,7 +18,7 @@ GATE_NAMES = {
     "levels": "Error by site, sex and age band",
     "coverage": "Coverage of intervals",
     "retest": "Test–retest",
-    "baseline": "Gain over tissue volumes",
+    "baseline": "Gain over tissue volumes and the mean age",
 }
 
 

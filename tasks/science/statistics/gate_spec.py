@@ -32,8 +32,8 @@ class PromotionSpec:
         fewest_subjects: Below so many subjects nothing is judged, neither a level nor the whole.
         coverage: Lowest and highest share of controls whose age the challenger's conformal interval holds.
         retest_margin_years: Most that the within-subject standard deviation of brain-PAD over sessions may rise.
-        baseline_gain_years: How much less than a line on tissue volumes the challenger errs, at least: the paired 95%
-            interval of the difference ends below minus this.
+        baseline_gain_years: How much less than a line on tissue volumes, and than the mean age of training, the
+            challenger errs, at least: the paired 95% interval of each difference ends below minus this.
         controls: Column → values that make a healthy control of somebody in a clinical cohort, as `diagnosis = ["HC"]`.
             External cohorts are healthy; left out, they alone are measured.
     """

@@ -33,6 +33,7 @@ def people(n: int = 60, seed: int = 1, own_sd: float = 4.0, other_sd: float = 5.
             "predicted_age_years": age + rng.normal(0, own_sd, len(age)),
             "champion_age_years": age + rng.normal(0, other_sd, len(age)),
             "baseline_age_years": age + rng.normal(0, 15, len(age)),
+            "mean_age_years": 50.0,
             "corrected_age_years": age,
             "is_control": True,
             "site": np.where(subject % 2, "A", "B"),
@@ -133,7 +134,21 @@ def test_no_gain_over_volumes_refuses() -> None:
     scans = people()
     found = verdicts(scans.assign(baseline_age_years=scans["age_years"] + 1.0))["baseline"]
     assert found.outcome == "failed"
-    assert verdicts(scans.assign(baseline_age_years=np.nan))["baseline"].outcome == "not judged"
+    nothing = scans.assign(baseline_age_years=np.nan, mean_age_years=np.nan)
+    assert verdicts(nothing)["baseline"].outcome == "not judged"
+
+
+def test_a_model_that_learned_nothing_is_refused_beside_poor_volumes_and_a_poor_champion() -> None:
+    scans = people(own_sd=0.0)
+    rng = np.random.default_rng(2)
+    useless = {name: 50.0 + rng.normal(0, 3, len(scans)) for name in ("predicted_age_years", "champion_age_years")}
+    scans = scans.assign(
+        **useless, baseline_age_years=scans["age_years"] + rng.normal(0, 60, len(scans)), mean_age_years=49.0
+    )
+    found = verdicts(scans)
+    assert found["mae"].outcome == "passed"
+    assert found["baseline"].outcome == "failed"
+    assert "by the mean age of training" in found["baseline"].sentence
 
 
 def test_a_model_that_skips_what_is_hard_is_refused() -> None:
@@ -180,7 +195,7 @@ def test_months_take_margins_of_months_and_speak_them() -> None:
     assert spec.mae_margin_years == pytest.approx(0.5 / 12)
     assert spec.level_margins_years["site"] == pytest.approx(2 / 12)
     scans = people(n=30)
-    for name in ("age_years", "predicted_age_years", "champion_age_years", "baseline_age_years"):
+    for name in ("age_years", "predicted_age_years", "champion_age_years", "baseline_age_years", "mean_age_years"):
         scans[name] /= 12
     found = judge(Evidence(scans, True, None, "months"), spec, 200)[0]
     assert "months" in found.sentence
