@@ -81,6 +81,7 @@ def test_a_changed_association_recomputes_only_itself(finished: tuple[CommandLin
     assert sum(name.startswith("associations/") for name in after.keys() - before.keys()) == 1
 
 
+@pytest.mark.studies
 def test_declared_maps_are_made_once_and_recompute_nothing_else(
     finished: tuple[CommandLine, Path, dict[str, str]],
 ) -> None:
@@ -105,6 +106,7 @@ def test_declared_maps_are_made_once_and_recompute_nothing_else(
     assert "tells lobes apart at best" in page
 
 
+@pytest.mark.studies
 def test_scans_made_worse_are_prepared_scored_and_shown_once_and_recompute_nothing_else(
     finished: tuple[CommandLine, Path, dict[str, str]],
 ) -> None:

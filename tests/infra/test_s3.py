@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import s3fs
 
 from tests.command_line import CommandLine
@@ -16,6 +17,7 @@ CREDENTIALS = {
 }
 
 
+@pytest.mark.studies
 def test_a_study_runs_on_s3(study_file: Path, phantoms: Path, tmp_path: Path, s3_server: str) -> None:
     options = {"key": "testing", "secret": "hidden-secret", "client_kwargs": {"endpoint_url": s3_server}}
     bucket = s3fs.S3FileSystem(**options)
