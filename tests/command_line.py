@@ -14,7 +14,9 @@ class CommandLine:
     """Commands in one home folder; what they print goes to files, since a full pipe would stop them."""
 
     def __init__(self, home: Path, data: str, **environment: str) -> None:
-        keep = {name: value for name, value in os.environ.items() if not name.startswith(("PADFLOW_", "PREFECT_"))}
+        # MLflow puts the server that some other test asked for into the environment.
+        others = ("PADFLOW_", "PREFECT_", "MLFLOW_")
+        keep = {name: value for name, value in os.environ.items() if not name.startswith(others)}
         self.home = home
         # Prefect makes its own folder but not the one above it.
         (home / "prefect").mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,9 @@ class Champion:
     def environment(self) -> dict[str, str]:
         """For a process that consumes it."""
         roots = {"PADFLOW_IMAGE_ROOTS": str(self.scan.parent), "MLFLOW_TRACKING_URI": self.settings.tracking_uri}
-        return {**os.environ, **roots, "MLFLOW_DISABLE_TELEMETRY": "true"}
+        # MLflow starts its server by name, and the environment need not be activated.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        return {**os.environ, **roots, "PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true"}
 
     def table(self) -> pd.DataFrame:
         """Scans that give a number, and some that must not."""
