@@ -26,7 +26,7 @@ story: $(STAMP) ## A champion, new scans, a better and a worse challenger, and t
 test: $(STAMP) check ## Pass the tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=15
 
-test-studies: $(STAMP) ## Run whole studies on small phantoms: the four published ones, on S3, with maps (minutes each)
+test-studies: $(STAMP) ## Run whole studies on small phantoms: two published ones, on S3, with maps (minutes each)
 	$(BIN)/python -m pytest -q -m studies --durations=10 tests/flows tests/infra tests/studies
 
 test-consumer: $(STAMP) ## Load a registered model in a fresh environment of its own requirements (downloads torch)

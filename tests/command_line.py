@@ -18,6 +18,7 @@ class CommandLine:
         others = ("PADFLOW_", "PREFECT_", "MLFLOW_")
         keep = {name: value for name, value in os.environ.items() if not name.startswith(others)}
         self.home = home
+        self.patience_s = TIMEOUT_S
         # Prefect makes its own folder but not the one above it.
         (home / "prefect").mkdir(parents=True, exist_ok=True)
         self.environment = {
@@ -39,7 +40,7 @@ class CommandLine:
     def finish(self, process: subprocess.Popen[bytes], code: int = 0) -> str:
         """Wait for a started command, check its exit code, and give what it printed to standard output."""
         try:
-            process.wait(timeout=TIMEOUT_S)
+            process.wait(timeout=self.patience_s)
         finally:
             process.kill()
         assert process.returncode == code, f"exit {process.returncode}\n{self.stderr[-6000:]}"
