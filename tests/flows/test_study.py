@@ -136,7 +136,9 @@ def test_the_registry_holds_the_model_with_both_aliases_and_its_facts(
     finished: tuple[CommandLine, Path, dict[str, str]],
 ) -> None:
     padflow, _, _ = finished
-    client = mlflow.MlflowClient(f"sqlite:///{padflow.home / 'mlflow.db'}")
+    database = f"sqlite:///{padflow.home / 'mlflow.db'}"
+    # Both named: the registry of another test in this process would be taken else.
+    client = mlflow.MlflowClient(database, database)
     versions = client.search_model_versions("name = 'brain-age-tiny'")
     assert [version.version for version in versions] == [1] or [str(v.version) for v in versions] == ["1"]
     assert str(client.get_model_version_by_alias("brain-age-tiny", "champion").version) == "1"

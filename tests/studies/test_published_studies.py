@@ -58,7 +58,9 @@ def test_the_report_shows_what_the_paper_compared(finished: Run) -> None:
 
 def test_mlflow_has_a_run_of_the_study_one_per_model_and_one_per_member(finished: Run) -> None:
     name, padflow, result, _ = finished
-    client = mlflow.MlflowClient(f"sqlite:///{padflow.home / 'mlflow.db'}")
+    database = f"sqlite:///{padflow.home / 'mlflow.db'}"
+    # Both named: the registry of another test in this process would be taken else.
+    client = mlflow.MlflowClient(database, database)
     (experiment,) = (e for e in client.search_experiments() if e.name == f"{name}-tiny")
     runs = client.search_runs([experiment.experiment_id])
     parent = {run.info.run_id: run.data.tags.get("mlflow.parentRunId") for run in runs}
