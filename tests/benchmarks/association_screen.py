@@ -42,7 +42,7 @@ def rows() -> list[Row]:
             what,
             f"< {BAR_S:.0f} s",
             f"{duration:.0f} s ({cpu:.0f} s of CPU; {fitted:,} fitted)",
-            duration < BAR_S and fitted == MODELS,
+            bool(duration < BAR_S and fitted == MODELS),
         )
     ]
 
