@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shlex
 import signal
@@ -15,6 +14,7 @@ from types import FrameType
 import psutil
 
 from flows.progress_bars import console
+from infra.local_files import one_at_a_time
 
 # Long enough to tell Prefect and MLflow; what still runs then is killed. Outputs appear whole or not at all.
 UNWIND_WITHIN_S = 4.0
@@ -56,10 +56,8 @@ def start_embedded_server() -> None:
     if server.running:
         return
     home = get_current_settings().home
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "starting.lock").open("w") as turn:
-        # Two servers that make the tables of one database at the same time end with half of them each.
-        fcntl.flock(turn, fcntl.LOCK_EX)
+    # Two servers that make the tables of one database at the same time end with half of them each.
+    with one_at_a_time(home / "starting.lock"):
         server.start()
     if server.server_process is not None:
         end_with_this_process(server.server_process.pid)

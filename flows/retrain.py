@@ -6,6 +6,7 @@ finds nothing new does nothing, and two runs of one study at the same time do it
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
@@ -19,20 +20,15 @@ from flows.notify import NOTIFYING
 from flows.preprocess import preprocess
 from flows.progress_bars import progress_bars
 from flows.run_names import run_name
-from flows.study import report, run_study, stages_left
+from flows.study import run_study, stages_left
 from flows.train import train
 from flows.validate import validate
 from flows.workspace import open_workspace
 from infra.decisions import read_chain
-from infra.study_file import find_study
+from infra.study_file import study_reference
 from tasks.steps.new_scans import NewScans, find_new_scans
 
 NEW_SCANS, SHIFT = "padflow.new-scans", "padflow.shift"
-
-
-def path_of(study: str, profile: str | None) -> str:
-    """The study file that a deployment names, and behind a `#` its profile."""
-    return str(find_study(study).absolute()) + (f"#{profile}" if profile else "")
 
 
 @flow(name="preprocess-new-scans", flow_run_name=run_name, **NOTIFYING)
@@ -43,7 +39,7 @@ def preprocess_new_scans(study: str, profile: str | None = None) -> State[Any]:
         study: A study file's path, or the name of a shipped one.
         profile: A profile of it.
     """
-    path = path_of(study, profile)
+    path = study_reference(study, profile)
     counts = preprocess(path)
     workspace = open_workspace(path)
     model = workspace.study.arms[0].registered_model
@@ -74,7 +70,7 @@ def retrain(study: str, profile: str | None = None) -> State[Any]:
         study: A study file's path, or the name of a shipped one.
         profile: A profile of it.
     """
-    registered = train(path_of(study, profile))
+    registered = train(study_reference(study, profile))
     said = ", ".join(model["uri"] for model in registered.values())
     return Completed(message=f"registered as challenger: {said}", data=registered)
 
@@ -87,7 +83,7 @@ def validate_challenger(study: str, profile: str | None = None) -> State[Any]:
         study: A study file's path, or the name of a shipped one.
         profile: A profile of it.
     """
-    path = path_of(study, profile)
+    path = study_reference(study, profile)
     validate(path)
     decided = decide(path)
     return Completed(message=_said_of(decided), data=decided)
@@ -101,7 +97,7 @@ def associate_study(study: str, profile: str | None = None) -> State[Any]:
         study: A study file's path, or the name of a shipped one.
         profile: A profile of it.
     """
-    done = associate(path_of(study, profile))
+    done = associate(study_reference(study, profile))
     return Completed(message=f"fitted: {', '.join(done)}" if done else "nothing to do", data=done)
 
 
@@ -113,14 +109,14 @@ def retraining(study: str, profile: str | None = None) -> State[Any]:
         study: A study file's path, or the name of a shipped one.
         profile: A profile of it.
     """
-    path = path_of(study, profile)
+    path = study_reference(study, profile)
     workspace = open_workspace(path)
     with progress_bars() as progress:
         left = stages_left(workspace, workspace.index(progress))
     if not left:
         return Completed(message="nothing to do: no new scans, and every stage is in the store", data={"stages": []})
     result = run_study(path, indexed=True)
-    page = report(path)
+    page = Path(result["report"])
     settings = workspace.settings
     slug = "".join(c if c.isalnum() else "-" for c in workspace.study.name.lower())
     create_link_artifact(page.as_uri(), link_text=f"Report of {workspace.study.name}", key=f"report-{slug}")

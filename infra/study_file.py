@@ -50,6 +50,11 @@ def find_study(name_or_path: str) -> Path:
     )
 
 
+def study_reference(name_or_path: str, profile: str | None = None) -> str:
+    """The path of what a user named, and behind a `#` its profile, which alters results and so travels along."""
+    return str(find_study(name_or_path).absolute()) + (f"#{profile}" if profile else "")
+
+
 def load_study(reference: Path | str) -> Study:
     """Read and check a study file, so that a typo stops the run before any scan is touched.
 

@@ -76,10 +76,10 @@ def execution(
 
 
 def study_path(study: str, profile: str | None) -> str:
-    """The path of what the user named, and behind a `#` its profile, which alters results and so travels along."""
-    from infra.study_file import find_study
+    """What a flow is told of the study that the user named; loaded late, since `--help` needs no study."""
+    from infra.study_file import study_reference
 
-    return str(find_study(study).absolute()) + (f"#{profile}" if profile else "")
+    return study_reference(study, profile)
 
 
 def run_flow(flow: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
