@@ -47,7 +47,7 @@ def create_file(path: Path, content: bytes) -> None:
 
 @contextmanager
 def one_at_a_time(path: Path) -> Iterator[None]:
-    """Let one process of this machine at a time into the block; the file says nothing and stays."""
+    """Let one process of this machine at a time into the block; a killed holder's turn ends, and the file stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import fcntl
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from infra.local_files import one_at_a_time
 from infra.study import CohortSpec, Study, resolve_root
 from tasks.records import digest
 from tasks.science.imaging.phantom import PhantomSpec, write_phantom
@@ -117,7 +116,7 @@ def _write_once(spec: PhantomSpec, folder: Path, workers: int, start: Callable[[
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.with_name(f".{folder.name}.draft")
-    with _turn(folder.with_name(f".{folder.name}.lock")):
+    with one_at_a_time(folder.with_name(f".{folder.name}.lock")):
         if folder.exists():
             return
         # Whoever wrote this was killed, or would hold the lock.
@@ -125,11 +124,3 @@ def _write_once(spec: PhantomSpec, folder: Path, workers: int, start: Callable[[
         advance = start(spec.subjects)
         write_phantom(spec, draft, workers, lambda done, total: advance())
         draft.rename(folder)
-
-
-@contextmanager
-def _turn(lock: Path) -> Iterator[None]:
-    """Let one process at a time in; the system gives the lock back when its holder dies."""
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
