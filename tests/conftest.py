@@ -26,6 +26,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+@pytest.fixture(autouse=True)
+def _no_remembered_object_store() -> Iterator[None]:
+    """fsspec keeps a file system by its arguments, and the server's address is the environment's: each test asks anew."""
+    _forget_object_stores()
+    yield
+    _forget_object_stores()
+
+
+def _forget_object_stores() -> None:
+    if "s3fs" in sys.modules:
+        sys.modules["s3fs"].S3FileSystem.clear_instance_cache()
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real scans and tables beside the checkout."""

@@ -214,4 +214,3 @@ def _environment(monkeypatch: pytest.MonkeyPatch, server: str) -> Iterator[None]
     for name, value in {**ACCOUNT, "AWS_ENDPOINT_URL": server}.items():
         monkeypatch.setenv(name, value)
     yield
-    s3fs.S3FileSystem.clear_instance_cache()
