@@ -23,6 +23,7 @@ root = "clinical"
 
 [recipe]
 resolution_mm = 4.0
+bias_correction = false
 
 [network]
 channels = [4, 8, 8, 8, 8, 8]

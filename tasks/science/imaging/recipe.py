@@ -30,7 +30,7 @@ from .ratio import scaled_ratio
 from .resampling import block_mean, resample
 from .template import Template, mni, mni_digest
 
-RECIPE_VERSION = 7
+RECIPE_VERSION = 8
 MAX_Z = 1000.0
 
 

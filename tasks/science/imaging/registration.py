@@ -39,6 +39,7 @@ MAX_LOG_SCALE = 2.0  # A line search may try any step: beyond this the scale sta
 TURNED_GAIN = 0.02
 SIMILARITY_DOF = 7
 AFFINE_DOF = 12
+SHEARED = ([0, 0, 1], [1, 2, 2])
 
 # From a transform of the template's points to what is lacking, its derivative (3, 4), and the overlap.
 Measure = Callable[[Affine], tuple[float, Affine, float]]
@@ -224,7 +225,7 @@ def _cost(measure: Measure, template: Template) -> Callable[[np.ndarray], tuple[
     def cost(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         lacking, by_matrix, overlap = measure(transform_of(parameters, template))
         penalty, by_prior = _prior(parameters)
-        slopes = np.einsum("pab,ab->p", _derivatives(parameters, template), by_matrix)
+        slopes = np.einsum("pab,ab->p", derivatives_of(parameters, template), by_matrix)
         return lacking + penalty + max(0.0, MIN_OVERLAP - overlap), slopes + by_prior
 
     return cost
@@ -241,14 +242,8 @@ def transform_of(parameters: np.ndarray, template: Template) -> Affine:
     Returns:
         The template's RAS+ mm to the scan's, shape (4, 4), about the centre of the template's brain.
     """
-    rotation = Rotation.from_rotvec(parameters[3:6] / ANGLE_MM).as_matrix()
-    shape = parameters[6:] / ANGLE_MM
-    log_scales = np.repeat(shape, 3) if len(shape) == 1 else shape[:3]
-    stretch = np.diag(np.exp(np.clip(log_scales, -MAX_LOG_SCALE, MAX_LOG_SCALE)) / template.usual_scale)
-    if len(shape) > 1:
-        stretch[[0, 0, 1], [1, 2, 2]] = shape[3:]
     transform = np.eye(4)
-    transform[:3, :3] = rotation @ stretch
+    transform[:3, :3] = _rotation_of(parameters[3:6]) @ _stretch_of(parameters[6:], template)
     transform[:3, 3] = parameters[:3] + template.centre_mm - transform[:3, :3] @ template.centre_mm
     return transform
 
@@ -268,17 +263,60 @@ def parameters_of(transform: Affine, template: Template) -> np.ndarray:
     rotation, stretch = rotation * signs, stretch * signs[:, None]
     angles = Rotation.from_matrix(rotation).as_rotvec() * ANGLE_MM
     scales = np.log(np.diag(stretch) * template.usual_scale) * ANGLE_MM
-    shears = stretch[[0, 0, 1], [1, 2, 2]] * ANGLE_MM
+    shears = stretch[SHEARED] * ANGLE_MM
     shift = transform[:3, :3] @ template.centre_mm + transform[:3, 3] - template.centre_mm
     return np.concatenate([shift, angles, scales, shears])
 
 
-def _derivatives(parameters: np.ndarray, template: Template) -> np.ndarray:
-    """Central differences of a 3 × 4 matrix: exact to 1e-9 and free, beside looking up thousands of points."""
+def derivatives_of(parameters: np.ndarray, template: Template) -> np.ndarray:
+    """How the transform changes with each parameter; the rotation by central differences, exact to 1e-9.
+
+    Args:
+        parameters: As `transform_of` takes them, shape (7,) or (12,).
+        template: Gives the usual scale and the centre.
+
+    Returns:
+        Derivatives of the transform's upper rows, shape (parameters, 3, 4), per millimetre.
+    """
+    stretch = _stretch_of(parameters[6:], template)
+    by_parameter = np.zeros((len(parameters), 3, 4))
+    by_parameter[:3, :, 3] = np.eye(3)
     step = 1e-3
-    moves = np.eye(len(parameters)) * step
-    ahead, behind = (np.stack([transform_of(parameters + s * move, template) for move in moves]) for s in (1, -1))
-    return (ahead - behind)[:, :3] / (2 * step)
+    moves = step * np.vstack([np.zeros(3), np.eye(3), -np.eye(3)])
+    rotation, *around = _rotation_of(parameters[3:6] + moves)
+    ahead, behind = np.stack(around[:3]), np.stack(around[3:])
+    matrices = np.empty((len(parameters) - 3, 3, 3))
+    matrices[:3] = (ahead - behind) / (2 * step) @ stretch
+    matrices[3:] = rotation @ _by_shape(parameters[6:], stretch)
+    by_parameter[3:, :, :3] = matrices
+    by_parameter[3:, :, 3] = -matrices @ template.centre_mm
+    return by_parameter
+
+
+def _rotation_of(angles_mm: np.ndarray) -> np.ndarray:
+    return Rotation.from_rotvec(angles_mm / ANGLE_MM).as_matrix()
+
+
+def _stretch_of(shape_mm: np.ndarray, template: Template) -> np.ndarray:
+    """Scales and shears as an upper triangle, shape (3, 3)."""
+    shape = shape_mm / ANGLE_MM
+    log_scales = np.repeat(shape, 3) if len(shape) == 1 else shape[:3]
+    stretch = np.diag(np.exp(np.clip(log_scales, -MAX_LOG_SCALE, MAX_LOG_SCALE)) / template.usual_scale)
+    if len(shape) > 1:
+        stretch[SHEARED] = shape[3:]
+    return stretch
+
+
+def _by_shape(shape_mm: np.ndarray, stretch: np.ndarray) -> np.ndarray:
+    """Derivatives of the stretch by each of its parameters, shape (parameters, 3, 3)."""
+    free = np.abs(shape_mm[:3] / ANGLE_MM) < MAX_LOG_SCALE
+    by_scale = np.where(free, np.diag(stretch), 0.0) / ANGLE_MM
+    if len(shape_mm) == 1:
+        return np.diag(by_scale)[None]
+    changes = np.zeros((len(shape_mm), 3, 3))
+    changes[[0, 1, 2], [0, 1, 2], [0, 1, 2]] = by_scale
+    changes[[3, 4, 5], *SHEARED] = 1 / ANGLE_MM
+    return changes
 
 
 def _prior(parameters: np.ndarray) -> tuple[float, np.ndarray]:

@@ -17,7 +17,16 @@ from tasks.science.imaging.correlation_ratio import Scene, unexplained
 from tasks.science.imaging.mutual_information import BINS, IntensityBins, bins_at, mutual_information
 from tasks.science.imaging.orientation import apply_affine
 from tasks.science.imaging.quality import fov_cut_fraction
-from tasks.science.imaging.registration import COARSE, FINE, LAST, find_head, parameters_of, refine, transform_of
+from tasks.science.imaging.registration import (
+    COARSE,
+    FINE,
+    LAST,
+    derivatives_of,
+    find_head,
+    parameters_of,
+    refine,
+    transform_of,
+)
 from tasks.science.imaging.resampling import block_mean, low_pass
 from tasks.science.imaging.template import mni
 from tasks.science.imaging.template_points import distance_from_brain_mm, template_points
@@ -44,6 +53,22 @@ def posed(angles: tuple[float, float, float], scale: float, shift: tuple[float, 
 @given(st.lists(st.floats(-15, 15), min_size=12, max_size=12))
 def test_parameters_and_transform_are_each_others_inverse(parameters: list[float]) -> None:
     np.testing.assert_allclose(parameters_of(transform_of(np.array(parameters), mni()), mni()), parameters, atol=1e-8)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from([7, 12]), st.lists(st.floats(-60, 60), min_size=12, max_size=12))
+def test_derivatives_are_those_of_the_transform(dof: int, numbers: list[float]) -> None:
+    parameters, step = np.array(numbers[:dof]), 1e-3
+    moves = np.eye(dof) * step
+    ahead = np.stack([transform_of(parameters + move, mni()) for move in moves])
+    behind = np.stack([transform_of(parameters - move, mni()) for move in moves])
+    expected = (ahead - behind)[:, :3] / (2 * step)
+    np.testing.assert_allclose(derivatives_of(parameters, mni()), expected, atol=1e-7)
+
+
+def test_a_scale_beyond_its_limit_no_longer_changes_the_transform() -> None:
+    assert not derivatives_of(np.full(12, 1e5), mni())[6:9].any()
+    assert not derivatives_of(np.full(7, 1e5), mni())[6].any()
 
 
 @pytest.mark.parametrize("step", [1e5, -1e5])
