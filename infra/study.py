@@ -113,8 +113,8 @@ class ValidationSpec:
         seed: Of the draws.
         groups: Columns of the clinical table by which metrics are given, and `age_band`. Of the default ones, a cohort
             has those that it knows; one that the study names must be a column of some cohort.
-        controls: Column → values that make somebody in a clinical cohort a healthy control. External cohorts are
-            healthy.
+        controls: Column → values that make somebody in a clinical cohort a healthy control, in the report and for the
+            gates of promotion. External cohorts are healthy.
         retest_days: Two sessions of a subject at most this far apart are test and retest; sessions further apart are
             longitudinal.
         robustness: The same scans made worse.

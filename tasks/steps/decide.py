@@ -21,6 +21,7 @@ from tasks.records import Recipe, TargetSpec, digest, recipe_from
 from tasks.science.statistics.baselines import fit_mean_age, fit_volume_baseline, predict_volume
 from tasks.science.statistics.bootstrap import subject_keys
 from tasks.science.statistics.conformal import ConformalInterval
+from tasks.science.statistics.controls import are_controls
 from tasks.science.statistics.gates import Evidence, Verdict, judge, refusals
 from tasks.steps.progress import CohortState, FittedModel
 from tasks.steps.validate import joined, predictions_of, volume_figures
@@ -31,7 +32,7 @@ EVIDENCE_COLUMNS = (
     "scan_id", "years_since_baseline", "age_years", "predicted_age_years", "champion_age_years", "baseline_age_years",
     "mean_age_years", "is_control", "site", "sex",
 )  # fmt: skip
-DECISION_VERSION = 2
+DECISION_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def version_in_registry(client: MlflowClient, name: str, version: str, facts: di
 def evidence_key(study: Study, fit_key: str, states: list[CohortState]) -> str:
     """Names what a decision on a fit rests on: the gates, and the people that both models are asked about."""
     inputs = [[state.spec.name, state.rows_digest, state.clinical_digest] for state in states]
-    validation = [study.validation.resamples, study.validation.seed]
+    validation = [study.validation.resamples, study.validation.seed, study.validation.controls]
     return digest(["decision", DECISION_VERSION, asdict(study.promotion), validation, fit_key, inputs])
 
 
@@ -122,7 +123,7 @@ def gather_evidence(
     rows = rows.assign(
         baseline_age_years=_baseline_ages(store, challenger, rows), mean_age_years=_mean_age(store, challenger)
     )
-    rows["is_control"] = (rows["role"] == "external") | _matching(rows, study)
+    rows["is_control"] = are_controls(rows, study.validation.controls)
     trained = {"challenger": challenger} | ({"champion": champion} if champion else {})
     if champion is not None:
         other = _predictions(store, champion, study)[[*SESSION, "predicted_age_years", "own_sha256"]]
@@ -169,16 +170,6 @@ def _predictions(store: Store, scored: Scored, study: Study) -> pd.DataFrame:
         own_sha256=rows["sha256"],
         session_id=rows["session_id"].astype(object).where(rows["session_id"].notna(), "").astype(str),
     )
-
-
-def _matching(rows: pd.DataFrame, study: Study) -> pd.Series:
-    """Who of a clinical cohort is a healthy control by the study's own columns and values."""
-    wanted = study.promotion.controls
-    is_control = pd.Series(bool(wanted), index=rows.index)
-    for column, values in wanted.items():
-        held = rows[column].astype(str) if column in rows else pd.Series("", index=rows.index)
-        is_control &= held.isin([str(value) for value in values])
-    return is_control
 
 
 def _baseline_ages(store: Store, scored: Scored, rows: pd.DataFrame) -> pd.Series:

@@ -34,8 +34,6 @@ class PromotionSpec:
         retest_margin_years: Most that the within-subject standard deviation of brain-PAD over sessions may rise.
         baseline_gain_years: How much less than a line on tissue volumes, and than the mean age of training, the
             challenger errs, at least: the paired 95% interval of each difference ends below minus this.
-        controls: Column → values that make a healthy control of somebody in a clinical cohort, as `diagnosis = ["HC"]`.
-            External cohorts are healthy; left out, they alone are measured.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
@@ -51,7 +49,6 @@ class PromotionSpec:
     coverage: tuple[float, float] = (0.85, 1.0)
     retest_margin_years: float = 0.5
     baseline_gain_years: float = 0.0
-    controls: dict[str, tuple[str | float, ...]] = field(default_factory=dict)
 
 
 def for_months(spec: PromotionSpec, given: set[str]) -> PromotionSpec:

@@ -191,7 +191,7 @@ def test_controls_of_a_clinical_cohort_are_those_that_the_study_names(world: Wor
     world.predict("fit", state, state.prepared["age_years"].to_numpy() + 1.0)
     scored = Scored(version_of(model), [*world.states, state])
     for controls, n in (({}, 60), ({"diagnosis": ("HC",)}, 65), ({"group": ("HC",)}, 60)):
-        study = replace(world.study, promotion=replace(world.study.promotion, controls=controls))
+        study = replace(world.study, validation=replace(world.study.validation, controls=controls))
         evidence, _ = gather_evidence(study, world.store, scored, None)
         assert (len(evidence.scans), int(evidence.scans["is_control"].sum())) == (70, n)
 
