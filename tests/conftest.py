@@ -28,7 +28,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture(autouse=True)
 def _no_remembered_object_store() -> Iterator[None]:
-    """fsspec keeps a file system by its arguments, and the server's address is the environment's: each test asks anew."""
+    """fsspec remembers a file system by its arguments; the server is the environment's, and each test has its own."""
     _forget_object_stores()
     yield
     _forget_object_stores()
