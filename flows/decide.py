@@ -68,22 +68,30 @@ def is_undecided(model: FittedModel, chain: Chain) -> bool:
 
 
 @flow(name="promote", flow_run_name=run_name, validate_parameters=False)
-def promote(study_path: str, version: str | None = None, dry_run: bool = False) -> dict[str, Any]:
-    """Ask the gates of a study's primary model again, against the champion of now.
+def promote(
+    study_path: str, version: str | None = None, dry_run: bool = False, model: str | None = None
+) -> dict[str, Any]:
+    """Ask the gates of one of a study's models again, against the champion of now.
 
     Args:
         study_path: The study file.
         version: Another version of the registered model than the one that the study's newest fit is.
         dry_run: Record nothing.
+        model: Name of one of the study's `[[models]]`; left out: the first, which is the primary one.
 
     Returns:
         The decision; in a dry run what it would be.
 
     Raises:
-        ValueError: The version is the champion already, or there is none of that number.
+        ValueError: The study has no such model, the version is the champion already, or there is none of that number.
     """
     workspace = open_workspace(study_path)
-    arm, states = next(workspace.by_model(workspace.stored_states()))
+    names = [arm.arm for arm in workspace.study.arms]
+    if model is not None and model not in names:
+        known = ", ".join(name for name in names if name) or "one alone, which needs no --model"
+        raise ValueError(f"{workspace.study.name} has no model {model!r}; its models: {known}")
+    models = workspace.by_model(workspace.stored_states())
+    arm, states = next((own, view) for own, view in models if model in (None, own.study.arm))
     return _decide_again(arm, states, version, dry_run)
 
 

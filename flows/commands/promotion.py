@@ -31,6 +31,7 @@ Model = Annotated[
 def promote(
     study: Study,
     version: Annotated[str | None, typer.Option(help="Ask about this version; left out: the study's newest.")] = None,
+    model: Annotated[str | None, typer.Option(help="One of the study's [[models]]; left out: the first.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be decided, and record nothing.")] = False,
     profile: Profile = None,
     home: Home = None,
@@ -44,7 +45,7 @@ def promote(
         from flows.decide import decision_lines
         from flows.decide import promote as flow
 
-        decision = run_flow(flow, study_path(study, profile), version, dry_run)
+        decision = run_flow(flow, study_path(study, profile), version, dry_run, model)
     tell(as_json, decision, lambda: typer.echo("\n".join(decision_lines(decision))))
     if decision["kind"] == "refused":
         raise typer.Exit(EXIT_REFUSED)

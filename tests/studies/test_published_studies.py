@@ -71,6 +71,16 @@ def test_mlflow_has_a_run_of_the_study_one_per_model_and_one_per_member(finished
     assert all(run.info.status == "FINISHED" for run in runs)
 
 
+def test_the_gates_are_asked_about_the_model_that_is_named(finished: Run) -> None:
+    name, padflow, result, _ = finished
+    *_, last = result["models"]
+    padflow("promote", name, "--profile", "tiny", "--model", last, "--dry-run", code=1)
+    registered = result["models"][last]["uri"].split("/")[1]
+    assert f"{registered}: version 1 is the champion already" in padflow.stderr
+    padflow("promote", name, "--profile", "tiny", "--model", "nobody", code=1)
+    assert f"no model 'nobody'; its models: {', '.join(result['models'])}" in padflow.stderr
+
+
 def test_a_second_run_has_nothing_to_do(finished: Run) -> None:
     name, padflow, _, _ = finished
     padflow("run", name, "--profile", "tiny")
