@@ -125,8 +125,18 @@ def register(
                 model_config={"image_roots": list(contract.image_roots)},
             )
     version = mlflow.register_model(logged.model_uri, name, tags={"padflow.fit_key": contract.fit_key})
-    name_challenger(client, name, str(version.version))
-    return RegisteredVersion(name, str(version.version), run_id)
+    return the_one_version(client, name, contract.fit_key, RegisteredVersion(name, str(version.version), run_id))
+
+
+def the_one_version(client: MlflowClient, name: str, fit_key: str, own: RegisteredVersion) -> RegisteredVersion:
+    """The oldest version of a fit, after taking a younger one of one's own back: another machine was as fast.
+
+    Each of the two looks after it has registered, so that both see both and agree.
+    """
+    first = registered_before(client, name, fit_key) or own
+    if first != own:
+        client.delete_model_version(name, own.version)
+    return first
 
 
 def _input_contract(contract: Contract) -> dict[str, Any]:
@@ -150,8 +160,9 @@ def _input_contract(contract: Contract) -> dict[str, Any]:
 
 
 def registered_before(client: MlflowClient, name: str, fit_key: str) -> RegisteredVersion | None:
-    """The version that a killed run has registered already, so that a fit is logged once."""
-    for version in client.search_model_versions(f"name = '{name}'"):
+    """The version that a killed run, or another machine, has registered already, so that a fit is logged once."""
+    versions = sorted(client.search_model_versions(f"name = '{name}'"), key=lambda version: int(version.version))
+    for version in versions:
         if version.tags.get("padflow.fit_key") == fit_key and version.run_id:
             name_challenger(client, name, str(version.version))
             return RegisteredVersion(name, str(version.version), str(version.run_id))
