@@ -100,7 +100,14 @@ def lines(analysis: Analysis) -> list[str]:
 
 
 def _chance(p_value: float) -> str:
-    return f"= {p_value:.3g}" if p_value > 0 else "< 1e-300"
+    """A p or q value to three digits, since a person may copy it; `effects.csv` has them all.
+
+    >>> _chance(0.04217), _chance(1e-9), _chance(float("nan"))
+    ('= 0.0422', '< 0.0001', 'not estimable')
+    """
+    if pd.isna(p_value):
+        return "not estimable"
+    return f"= {p_value:.3g}" if p_value >= 1e-4 else "< 0.0001"
 
 
 def _model_line(fit: AssociationFit) -> str:
