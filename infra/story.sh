@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A model's life, by padflow alone: a champion of sites A and B, a challenger that knows the scans of sites C to E too, one that was trained
-# on shuffled ages, and the way back. Usage: story.sh FOLDER
+# A model's life, by padflow alone: a champion of sites A and B, a challenger that knows the scans of sites C to H too,
+# one that was trained on shuffled ages, and the way back. Usage: story.sh FOLDER
 set -euo pipefail
 export PADFLOW_HOME=$1 PADFLOW_DATA=$1/data
 say() { printf '\n== %s\n' "$*"; }
@@ -11,11 +11,11 @@ model=brain-age-story
 
 say "a champion of sites A and B"
 make_cohort sites-ab --subjects 16 --sites 2 --seed 71 --ages 18 92
-make_cohort external --subjects 40 --sites 2 --seed 72
+make_cohort external --subjects 60 --sites 2 --seed 72
 padflow run story
 
-say "new scans of sites C to E"
-make_cohort site-c --subjects 45 --sites 3 --seed 73 --ages 18 92
+say "new scans of sites C to H"
+make_cohort site-c --subjects 90 --sites 6 --seed 74 --ages 18 92
 padflow run story --profile site-c
 
 say "a challenger of shuffled ages"

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +54,9 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tasks.science.imaging.phantom import PhantomSpec, write_phantom
 
     root = tmp_path_factory.mktemp("phantoms")
-    write_phantom(PhantomSpec(subjects=16, sites=2, seed=1, patients=0.0, spacing_mm=3.0), root / "train")
+    # A stripped head is registered in a third of the time; the others have their skulls.
+    spec = PhantomSpec(subjects=16, sites=2, seed=1, patients=0.0, spacing_mm=3.0, variant="stripped")
+    write_phantom(spec, root / "train")
     write_phantom(PhantomSpec(subjects=5, sites=2, seed=2, patients=0.0, spacing_mm=3.0), root / "external")
     spec = PhantomSpec(subjects=6, sites=1, seed=3, patients=0.5, sessions=2, spacing_mm=3.0)
     write_phantom(spec, root / "clinical")
@@ -82,6 +85,38 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Setting
     yield settings, client, run_id
     mlflow.set_tracking_uri(None)
     mlflow.set_registry_uri(None)
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The API address of a Prefect server in its own process, for commands that are not about starting one."""
+    home = tmp_path_factory.mktemp("prefect")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    app = ["--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1", "--port", str(port)]
+    environment = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    with (home / "server.log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-m", "uvicorn", *app], env=environment, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 240
+        while not answers(f"http://127.0.0.1:{port}/api/health"):
+            assert process.poll() is None, (home / "server.log").read_text()
+            assert time.monotonic() < deadline, "Prefect's server did not start"
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/api"
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def answers(url: str) -> bool:
+    """Whether a server is up."""
+    try:
+        with urllib.request.urlopen(url, timeout=5):  # noqa: S310
+            return True
+    except OSError:
+        return False
 
 
 @pytest.fixture(scope="session")

@@ -75,7 +75,7 @@ def test_faults_that_pass_are_waited_for(site: Site, study: Path, cohort: Path, 
         return Refuse(500, "InternalError") if path.endswith("latest.json") and before == 0 else None
 
     site.proxy.plan = plan
-    audit = site.audit(tmp_path)
+    audit = site.audit(tmp_path, PADFLOW_WORKERS="1")
     assert json.loads(audit.padflow("preprocess", str(study), "--json")) == {"prepared": SUBJECTS, "excluded": 0}
     # A slow machine shows how far it is; nothing else is said.
     assert [line for line in audit.padflow.stderr.splitlines() if not line.startswith("preprocess: ")] == []
@@ -98,7 +98,7 @@ def test_faults_that_stay_are_said_and_the_other_scans_are_done(
         return lasting.get(path) or (once.get(path) if before == 1 else None)
 
     site.proxy.plan = plan
-    audit = site.audit(tmp_path)
+    audit = site.audit(tmp_path, PADFLOW_WORKERS="1")
     audit.padflow("preprocess", str(study), code=1)
     said = audit.padflow.stderr
     assert "error: 3 scans are left" in said

@@ -18,8 +18,10 @@ from tests.tiny_study import STUDY
 
 
 @pytest.fixture(scope="module")
-def finished(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[CommandLine, Path, dict[str, str]]:
-    """A study that has run once, on data with bad scans."""
+def finished(
+    phantoms: Path, prefect_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[CommandLine, Path, dict[str, str]]:
+    """A study that has run once, on data with bad scans, by Prefect's embedded server; then another is used."""
     folder = tmp_path_factory.mktemp("study")
     shutil.copytree(phantoms, folder / "data")
     reasons = spoil(folder / "data" / "train")
@@ -27,6 +29,7 @@ def finished(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     study.write_text(STUDY)
     padflow = CommandLine(folder / "home", str(folder / "data"))
     padflow("run", str(study))
+    padflow.environment["PREFECT_API_URL"] = prefect_server
     return padflow, study, reasons
 
 
@@ -195,9 +198,9 @@ def test_raw_scans_predicted_by_the_registered_model_match_the_study(
 
 
 def test_a_study_that_asks_for_a_later_stage_first_is_told_what_to_run(
-    study_file: Path, phantoms: Path, tmp_path: Path
+    study_file: Path, phantoms: Path, prefect_server: str, tmp_path: Path
 ) -> None:
-    padflow = CommandLine(tmp_path / "home", str(phantoms))
+    padflow = CommandLine(tmp_path / "home", str(phantoms), PREFECT_API_URL=prefect_server)
     padflow("train", str(study_file), code=1)
     assert "padflow run" in padflow.stderr
 

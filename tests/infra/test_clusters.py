@@ -95,7 +95,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
 
 
 def test_the_flow_runs_over_tls(
-    site: tuple[str, dict[str, str]], study_file: Path, phantoms: Path, tmp_path: Path
+    site: tuple[str, dict[str, str]], study_file: Path, phantoms: Path, prefect_server: str, tmp_path: Path
 ) -> None:
     address, tls = site
     assert address.startswith("tls://")
@@ -104,7 +104,7 @@ def test_the_flow_runs_over_tls(
         for path in [*(phantoms / cohort).glob("*.*"), *sorted((phantoms / cohort).glob("sub-*"))[:1]]:
             copy = shutil.copytree if path.is_dir() else shutil.copy
             copy(path, tmp_path / "data" / cohort / path.name)
-    padflow = CommandLine(tmp_path / "home", str(tmp_path / "data"), **tls)
+    padflow = CommandLine(tmp_path / "home", str(tmp_path / "data"), PREFECT_API_URL=prefect_server, **tls)
     printed = padflow("preprocess", str(study_file), "--cluster", address, "--json")
     assert json.loads(printed) == {"prepared": 4, "excluded": 0}
     assert not (tmp_path / "home" / "dask").exists(), "a local cluster was started"
