@@ -20,6 +20,7 @@ from distributed import Client, LocalCluster
 from distributed.versions import VersionMismatchWarning
 
 from infra.cluster_profiles import Address, Kubernetes, Local, Profile, Slurm, cluster_profile, load_profile
+from infra.kept_workers import kept_at
 from infra.local_files import check_scratch
 from infra.settings import Settings, load_settings
 from infra.worker_environment import WORKER_DEATHS_TOLERATED, WORKER_ENVIRONMENT
@@ -27,6 +28,10 @@ from infra.worker_environment import WORKER_DEATHS_TOLERATED, WORKER_ENVIRONMENT
 CONNECT_TIMEOUT_S = 20
 # Workers of a healthy cluster come within this time; only after it is waiting worth a message.
 QUIET_WAIT_S = 3.0
+# A worker that died is started again by its nanny. On a loaded machine that takes longer than Dask waits (15 s) before it
+# gives the worker's place up for good; a run whose workers had all died so would wait for ever.
+RESTART_PATIENCE_S = 60.0
+REPLACE_EVERY_S = 10.0
 TLS_HELP = (
     "set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and "
     "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY"
@@ -154,8 +159,9 @@ def _local(profile: Local, home: Path) -> Iterator[Client]:
     quiet_dask()
     check_scratch(home / "dask")
     environment = {**dask.config.get("distributed.nanny.pre-spawn-environ"), **WORKER_ENVIRONMENT}
+    patience = {"distributed.deploy.lost-worker-timeout": f"{RESTART_PATIENCE_S} s"}
     with (
-        dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
+        dask.config.set({"distributed.nanny.pre-spawn-environ": environment, **patience}),
         LocalCluster(
             n_workers=profile.workers,
             threads_per_worker=1,
@@ -167,6 +173,7 @@ def _local(profile: Local, home: Path) -> Iterator[Client]:
             silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster) as client,
+        kept_at(cluster, profile.workers, REPLACE_EVERY_S),
     ):
         yield client
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from dask.utils import parse_bytes
 from distributed import Security
-from tornado.ioloop import PeriodicCallback
 
 from infra.cluster_profiles import Slurm
+from infra.kept_workers import kept_at
 from infra.worker_environment import NANNY_MEMORY_BYTES, WORKER_ENVIRONMENT, ExtraMissing
 
 # A job ends at its walltime or with its node; what is missing is asked for again this often.
@@ -39,14 +39,8 @@ def slurm_cluster(profile: Slurm, home: Path) -> Iterator[Any]:
         SLURMCluster(**cluster_options(profile, home), security=security) as cluster,
     ):
         cluster.scale(n=profile.workers)
-        # Asking for the number again submits only what is not there any more. The number is fixed: adaptive clusters
-        # end workers in the middle of a scan, and workers with a lifetime don't come back.
-        replacing = PeriodicCallback(lambda: cluster.scale(n=profile.workers), REPLACE_EVERY_S * 1000)
-        cluster.loop.add_callback(replacing.start)
-        try:
+        with kept_at(cluster, profile.workers, REPLACE_EVERY_S):
             yield cluster
-        finally:
-            cluster.loop.add_callback(replacing.stop)
 
 
 @contextmanager

@@ -272,6 +272,23 @@ def _alive(group: int) -> bool:
     return True
 
 
+def test_a_local_worker_whose_place_was_given_up_is_replaced(settings_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Dask gives the place up before the nanny can have started another process.
+    monkeypatch.setattr("infra.clusters.RESTART_PATIENCE_S", 0.05)
+    monkeypatch.setattr("infra.clusters.REPLACE_EVERY_S", 1.0)
+    with connect(settings_of("local", PADFLOW_WORKERS="1", PADFLOW_WORKER_MEMORY="1GiB")) as client:
+        first = client.submit(os.getpid, pure=False).result()
+        (nanny,) = client.cluster.workers.values()
+        os.kill(first, signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while nanny in client.cluster.workers.values():
+            assert time.monotonic() < deadline, "Dask did not give the place up"
+            time.sleep(0.01)
+        # A process that the nanny has begun may still come, do what waits, and go.
+        time.sleep(2)
+        assert client.submit(os.getpid, pure=False).result(timeout=60) != first
+
+
 # Kubernetes ------------------------------------------------------------------------------------------------------
 
 
