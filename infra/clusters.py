@@ -28,8 +28,8 @@ from infra.worker_environment import WORKER_DEATHS_TOLERATED, WORKER_ENVIRONMENT
 CONNECT_TIMEOUT_S = 20
 # Workers of a healthy cluster come within this time; only after it is waiting worth a message.
 QUIET_WAIT_S = 3.0
-# A worker that died is started again by its nanny. On a loaded machine that can take longer than Dask waits (15 s) before
-# it gives the worker's place up for good; a run whose workers had all died so would wait for ever.
+# A worker that died is started again by its nanny. On a loaded machine that can take longer than Dask waits (15 s)
+# before it gives the worker's place up for good; a run whose workers had all died so would wait for ever.
 RESTART_PATIENCE_S = 60.0
 REPLACE_EVERY_S = 10.0
 TLS_HELP = (
