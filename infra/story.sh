@@ -8,15 +8,18 @@ make_cohort() {
     [ -e "$PADFLOW_DATA/$1/participants.tsv" ] || padflow phantom "$PADFLOW_DATA/$1" --patients 0 --stripped --spacing 5 "${@:2}"
 }
 model=brain-age-story
+consume() { padflow predict models:/$model@champion "$PADFLOW_DATA"/external/sub-0001/anat/*_T1w.nii.gz; }
 
 say "a champion of sites A and B"
 make_cohort sites-ab --subjects 16 --sites 2 --seed 71 --ages 18 92
 make_cohort external --subjects 60 --sites 2 --seed 72
 padflow run story
+consume
 
 say "new scans of sites C to H"
 make_cohort site-c --subjects 90 --sites 6 --seed 74 --ages 18 92
 padflow run story --profile site-c
+consume
 
 say "a challenger of shuffled ages"
 if [ ! -e "$PADFLOW_DATA/shuffled" ]; then
@@ -31,3 +34,4 @@ padflow run story --profile shuffled
 say "back to the champion before"
 padflow rollback $model --reason "a drill" || echo "nobody followed the first champion"
 padflow decisions $model
+consume

@@ -88,9 +88,15 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Setting
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Home of the server of `prefect_server`."""
+    return tmp_path_factory.mktemp("prefect")
+
+
+@pytest.fixture(scope="session")
+def prefect_server(prefect_home: Path) -> Iterator[str]:
     """The API address of a Prefect server in its own process, for commands that are not about starting one."""
-    home = tmp_path_factory.mktemp("prefect")
+    home = prefect_home
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

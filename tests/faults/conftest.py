@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +37,9 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _shared_prefect(prefect_server: str) -> None:
+def _shared_prefect(prefect_server: str, prefect_home: Path) -> None:
     """All commands that are not about Prefect's server share one: each of its own would take longer than the scans."""
-    Audit.prefect_api_url = prefect_server
+    Audit.prefect_api_url, Audit.prefect_database = prefect_server, prefect_home / "prefect.db"
 
 
 @pytest.fixture
@@ -55,14 +57,19 @@ class Audit:
     """`padflow` whose workers write down what they do."""
 
     prefect_api_url = ""
+    prefect_database = Path()
 
-    def __init__(self, folder: Path, data: str, *, embedded: bool = False, **environment: str) -> None:
+    def __init__(
+        self, folder: Path, data: str, *, embedded: bool = False, empty: bool = False, **environment: str
+    ) -> None:
         self.log = folder / "executions.log"
         self.log.touch()
         counted = {"EXECUTION_LOG": str(self.log), "DASK_DISTRIBUTED__WORKER__PRELOAD": str(PRELOAD)}
         if not embedded:
             counted["PREFECT_API_URL"] = self.prefect_api_url
         self.padflow = CommandLine(folder / "home", data, **counted, **environment)
+        if embedded and not empty:
+            copy_tables(self.prefect_database, folder / "home" / "prefect" / "prefect.db")
         self.store = folder / "home" / "store"
 
     def counts(self, event: str) -> Counter[str]:
@@ -92,6 +99,12 @@ class Audit:
             assert alive(), f"the command ended before {count} scans had {event}: {self.padflow.stderr[-3000:]}"
             assert time.monotonic() < deadline, "preprocessing made no progress"
             time.sleep(0.02)
+
+
+def copy_tables(database: Path, to: Path) -> None:
+    """Spare an embedded Prefect server the migrations of an empty database, which take longer than the scans."""
+    with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(to)) as target:
+        source.backup(target)
 
 
 def wait_until_gone(processes: list[psutil.Process], seconds: float) -> None:

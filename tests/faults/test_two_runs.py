@@ -12,9 +12,9 @@ from tests.flows.test_study import snapshot
 
 
 def test_two_runs_at_the_same_time_publish_each_scan_once(study: Path, cohort: Path, tmp_path: Path) -> None:
-    audit = Audit(tmp_path, str(cohort), embedded=True, PADFLOW_WORKERS="1")
+    audit = Audit(tmp_path, str(cohort), embedded=True, empty=True, PADFLOW_WORKERS="1")
     first = audit.padflow
-    # The same home, so the same Prefect database, cache and scratch; only what they print is kept apart.
+    # The same home, so the same cache, scratch and Prefect database (empty); only what they print is kept apart.
     second = CommandLine(tmp_path / "second", str(cohort))
     second.environment = first.environment
     runs = [(padflow, padflow.start("preprocess", str(study), "--json")) for padflow in (first, second)]
