@@ -116,7 +116,10 @@ def _model_line(fit: AssociationFit) -> str:
     figures += [f"−2 log likelihood {value:.4f}" for value in found]
     figures += [f"{row.term}: I² {row.i2:.0%}, τ² {row.tau2:.3g}" for row in fit.heterogeneity.itertuples()]
     dropped = ", ".join(f"{n} {reason}" for reason, n in fit.n_dropped.items())
-    rows = f"{fit.n_used} rows of {fit.n_subjects} subjects; dropped: {dropped or 'none'}"
+    groups = fit.diagnostics[fit.diagnostics["figure"] == "groups"]["value"]
+    named = fit.groups not in ("", "participant_id") and len(groups)
+    of_whom = f"in {int(groups.iloc[0])} groups by {fit.groups}" if named else f"of {fit.n_subjects} subjects"
+    rows = f"{fit.n_used} rows {of_whom}; dropped: {dropped or 'none'}"
     return "; ".join([f"{fit.name}: {fit.method}", rows, *figures])
 
 

@@ -57,7 +57,8 @@ def load_models(reference: str) -> tuple[AssociationSpec, ...]:
     name, _, profile = reference.partition("#")
     path = find_analysis(name)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        # Windows editors put a mark before the text.
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid TOML: {error}") from error
     if "cohorts" in content:
@@ -70,16 +71,18 @@ def parse_models(content: dict[str, Any], source: str = "models") -> tuple[Assoc
     unknown = [key for key in content if key not in KEYS]
     if unknown:
         raise ValueError(f"{source}: unknown key {unknown[0]!r}; {nearest(unknown[0], KEYS)}")
-    items = [*content.get("associations", []), *content.get("models", [])]
+    lists, defaults = [content.get(key, []) for key in KEYS[:2]], content.get("defaults", {})
+    items = [item for each in lists if isinstance(each, list) for item in each]
+    if not all(isinstance(item, dict) for item in (defaults, *items)) or not all(isinstance(e, list) for e in lists):
+        raise ValueError(f"{source}: expected [[associations]] and [defaults] to be tables of keys.")
     if not items:
         raise ValueError(f"{source}: no models; expected [[associations]], each with a name and a formula.")
-    defaults = content.get("defaults", {})
-    if not isinstance(defaults, dict) or not all(isinstance(item, dict) for item in items):
-        raise ValueError(f"{source}: expected [[associations]] and [defaults] to be tables of keys.")
+    declared = [{**defaults, **item} for item in items]
     try:
-        found = TypeAdapter(_Models).validate_python({"associations": [{**defaults, **item} for item in items]})
+        found = TypeAdapter(_Models).validate_python({"associations": declared})
     except ValidationError as error:
-        raise ValueError(f"{source}:\n" + "\n".join(explained(item) for item in error.errors())) from error
+        lines = [explained({**item, "loc": _named(item["loc"], declared)}) for item in error.errors()]
+        raise ValueError(f"{source}:\n" + "\n".join(lines)) from error
     try:
         specs = expanded(found.associations)
         for spec in specs:
@@ -87,3 +90,11 @@ def parse_models(content: dict[str, Any], source: str = "models") -> tuple[Assoc
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
     return specs
+
+
+def _named(location: tuple[str | int, ...], declared: list[dict[str, Any]]) -> tuple[str | int, ...]:
+    """Where an error is, by the model's name instead of its number."""
+    if len(location) < 2 or not isinstance(location[1], int):
+        return location
+    name = declared[location[1]].get("name")
+    return (location[0], name, *location[2:]) if isinstance(name, str) else location

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -176,6 +177,8 @@ def explained(item: Any) -> str:
     where = ".".join(str(part) for part in item["loc"])
     if item["type"] not in ("unexpected_keyword_argument", "extra_forbidden"):
         found = "" if item["type"] == "missing" else f"; found {item['input']!r}"
+        if item["type"] == "tuple_type" and isinstance(item["input"], str):
+            return f"  {where}: expected a list; found {item['input']!r}. Write [{json.dumps(item['input'])}]"
         return f"  {where}: {item['msg'][0].lower()}{item['msg'][1:]}{found}"
     valid = _valid_keys(item["loc"][:-1])
     near = difflib.get_close_matches(str(item["loc"][-1]), valid, n=1, cutoff=0.5)

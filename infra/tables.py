@@ -128,6 +128,8 @@ def write_files(url: str, files: dict[str, bytes]) -> list[str]:
         Where each is.
     """
     filesystem, root = open_filesystem(url)
+    if filesystem.isfile(root):
+        raise ValueError(f"{url} is a file; expected a folder to write to, or a name that does not exist yet")
     for name, content in files.items():
         path = f"{root}/{name}"
         filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)

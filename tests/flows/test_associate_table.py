@@ -142,6 +142,10 @@ def test_a_table_that_cannot_be_read_is_an_error_in_words(
         ({"associations": [{"name": "a", "formula": "y ~ x", "covarance": "HC3"}]}, "did you mean 'covariance'"),
         ({"asociations": []}, "did you mean 'associations'"),
         ({"associations": []}, "no models"),
+        ({"associations": 3}, "to be tables of keys"),
+        ({"models": True}, "to be tables of keys"),
+        ({"models": {"name": "a"}}, "to be tables of keys"),
+        ({"models": [{"name": "ms", "formula": "y ~ x", "where": {"dx": "MS"}}]}, "associations.ms.where.dx: expected"),
         ({"models": [{"name": "a", "formula": "y ~ eval(x)"}]}, "no such function"),
         ({"models": [{"name": "a", "formula": "y ~ x", "covariance": "HC9"}]}, "HC9"),
         ({"models": [{"name": "a", "formula": "y ~ x"}, {"name": "a", "formula": "y ~ z"}]}, "named 'a'"),
@@ -152,6 +156,15 @@ def test_a_table_that_cannot_be_read_is_an_error_in_words(
 def test_a_specification_that_is_wrong_is_refused(content: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
         parse_models(content)
+
+
+def test_a_mark_before_the_text_and_a_file_in_place_of_a_folder(tmp_path: Path) -> None:
+    marked, table = tmp_path / "spec.toml", tmp_path / "t.csv"
+    marked.write_text(MODELS, encoding="utf-8-sig")
+    assert [spec.name for spec in load_models(str(marked))] == ["edss"]
+    clinic().to_csv(table, index=False)
+    said = associate("--table", table, "--models", marked, "--out", table, "--no-figures", code=1)
+    assert "is a file; expected a folder" in " ".join(said.split())
 
 
 @pytest.mark.parametrize("path", sorted(ANALYSES.glob("*.toml")), ids=lambda path: path.stem)

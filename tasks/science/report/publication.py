@@ -55,11 +55,11 @@ def table_files(analysis: Analysis) -> dict[str, bytes]:
         texts[f"{stem}.md"] = as_markdown(table)
     texts["effects.csv"] = _numbers(effects_of(analysis))
     texts["coefficients.csv"] = _numbers(analysis.effects)
-    for fit in analysis.fits:
+    for fit, own in zip(analysis.fits, _file_names(analysis), strict=True):
         for name in ("adjusted_means", "contrasts", "diagnostics", "strata", "heterogeneity"):
             numbers = getattr(fit, name)
             if len(numbers):
-                texts[f"{name.replace('_', '-')}-{slug(fit.name)}.csv"] = csv_text(numbers, CSV_DIGITS)
+                texts[f"{name.replace('_', '-')}-{own}.csv"] = csv_text(numbers, CSV_DIGITS)
     return {name: text.encode() for name, text in texts.items()}
 
 
@@ -76,8 +76,21 @@ def publication_tables(analysis: Analysis) -> Iterator[tuple[str, Table]]:
         if made is not None:
             yield stem, made
     yield "rows", rows_table(analysis)
-    for fit in analysis.fits:
+    for fit, own in zip(analysis.fits, _file_names(analysis), strict=True):
         for stem, table_of in MODEL_TABLES.items():
             made = table_of(fit)
             if made is not None:
-                yield f"{stem}-{slug(fit.name)}", made
+                yield f"{stem}-{own}", made
+
+
+def _file_names(analysis: Analysis) -> list[str]:
+    """Each model's name as a file may have it; models whose names differ by signs alone are numbered."""
+    names: list[str] = []
+    for fit in analysis.fits:
+        own = slug(fit.name)
+        number = 1
+        while own in names:
+            number += 1
+            own = f"{slug(fit.name)}-{number}"
+        names.append(own)
+    return names

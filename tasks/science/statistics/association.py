@@ -77,7 +77,10 @@ def _fit_one(spec: AssociationSpec, formula: Formula, shared: SharedRows) -> Ass
     selection = shared.select(spec, formula)
     selection.problems += _design_advice(spec, formula, selection.rows)
     if not shared.knows_people and spec.sessions == "all":
-        selection.problems.append(f"The table has no participant_id: rows of one {spec.groups} count as one person's.")
+        who = (
+            "each row counts as a person" if spec.groups == "participant_id" else f"{spec.groups} stands for the person"
+        )
+        selection.problems.append(f"The table has no participant_id: {who}.")
     try:
         drop_impossible(selection, formula)
         case = _case(spec, formula, selection)
@@ -149,7 +152,7 @@ def _case(spec: AssociationSpec, formula: Formula, selection: Selection) -> Case
         selection.keep(follow_up, "no time after baseline")
         values = values[follow_up]
     coding, left_out = learn_coding(formula, values)
-    selection.problems += left_out
+    selection.problems += [*left_out, *_thin_cells(selection, coding.formula, values)]
     case = Case(spec, formula, selection, kind, levels, values, coding, coding.matrix(values))
     _check_estimable(case)
     selection.problems += check_rank(case.matrix)
@@ -189,6 +192,25 @@ def _rare_levels(selection: Selection, formula: Formula, values: pd.DataFrame) -
         sizes = levels.value_counts()
         rare += [(factor.label, str(level), int(n)) for level, n in sizes.items() if n < MIN_SUBJECTS_PER_LEVEL]
     return sorted(rare, key=lambda item: item[2])
+
+
+def _thin_cells(selection: Selection, formula: Formula, values: pd.DataFrame) -> list[str]:
+    """Name the combinations of levels on which an interaction rests with fewer than three subjects."""
+    labels = {factor.label for factor in categorical(formula, values)}
+    said = []
+    for term in formula.terms:
+        crossed = [factor.label for factor in term.factors if factor.label in labels]
+        if len(crossed) < 2:
+            continue
+        subjects = subject_keys(selection.rows) if selection.repeats else pd.Series(values.index, index=values.index)
+        cells = values[crossed].astype(str).assign(subject=subjects).drop_duplicates().groupby(crossed).size()
+        thin = cells[cells < MIN_SUBJECTS_PER_LEVEL]
+        said += [
+            f"{' × '.join(crossed)}: {', '.join(map(str, levels))} has {n} subject{'s' if n > 1 else ''}, on which the "
+            "interaction rests."
+            for levels, n in zip(thin.index.to_list(), thin.to_list(), strict=True)
+        ]
+    return said
 
 
 def _check_estimable(case: Case) -> None:

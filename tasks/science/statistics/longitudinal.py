@@ -10,6 +10,7 @@ import pandas as pd
 
 from .bootstrap import subject_keys
 from .formula import BASELINE, PER_YEAR
+from .input_traps import AGES
 
 
 def add_baseline_columns(table: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
@@ -87,9 +88,9 @@ def annualised_change(table: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def ordered_sessions(table: pd.DataFrame) -> pd.DataFrame:
-    """Sort rows by time within subjects: years since baseline (unknown last), session in natural order, scan."""
+    """Sort rows by time within subjects: years since baseline (unknown last), age, session in natural order, scan."""
     keys = pd.DataFrame(index=table.index)
-    for column in ("years_since_baseline", "session_id", "scan_id"):
+    for column in ("years_since_baseline", *AGES, "session_id", "scan_id"):
         if column in table:
             values = table[column]
             keys[column] = values if pd.api.types.is_numeric_dtype(values) else values.astype(str).map(_padded)

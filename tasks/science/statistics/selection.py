@@ -10,7 +10,7 @@ import pandas as pd
 
 from ...records import AssociationSpec
 from .bootstrap import subject_keys
-from .design import NotEstimable, as_levels, factor_values, is_missing
+from .design import NotEstimable, as_levels, factor_values, is_missing, natural
 from .formula import Factor, Formula, nearest
 from .input_traps import AGES, halves_that_do_not_exist, impossible_values
 from .longitudinal import add_baseline_columns, add_change_columns, ordered_sessions
@@ -98,24 +98,56 @@ def select_rows(spec: AssociationSpec, table: pd.DataFrame, formula: Formula, kn
     selection.keep(~is_missing(selection.rows["participant_id"]), "missing participant_id")
     if knows_people:
         _drop_repeated(selection)
+    else:
+        alike = int(selection.rows.drop(columns="participant_id").astype(str).duplicated().sum())
+        if alike:
+            selection.problems.append(
+                f"{alike} rows equal another in every column. Without participant_id nobody can tell a copy from a "
+                "person; they are used."
+            )
     for column, accepted in spec.where.items():
         _filter(selection, column, accepted)
     selection.rows = add_change_columns(selection.rows, formula.columns)
     first = ordered_sessions(selection.rows).groupby(subject_keys(selection.rows), sort=False).head(1).index
+    later = "later session"
     if spec.event and formula.response.column == YEARS:
         selection.rows = times_to_event(selection.rows, spec.event)
+        later = "later session, whose time and event are in the first one's row"
     if spec.sessions == "baseline":
-        if len(first) < len(selection.rows) and not {"session_id", YEARS} & set(selection.rows):
-            selection.problems.append(
-                f"Neither session_id nor {YEARS} says which row of a participant is the first; the upper one is taken."
-            )
-        selection.keep(pd.Series(selection.rows.index.isin(first), index=selection.rows.index), "later session")
+        if len(first) < len(selection.rows):
+            selection.problems += _doubts_about_the_first(selection.rows)
+        selection.keep(pd.Series(selection.rows.index.isin(first), index=selection.rows.index), later)
     selection.rows = add_baseline_columns(selection.rows, formula.columns)
     selection.keep(~is_missing(selection.rows[spec.groups]), f"missing {spec.groups}")
     if spec.event:
         selection.keep(~is_missing(selection.rows[spec.event]), f"missing {spec.event}")
     selection.repeats = spec.sessions == "all"
     return selection
+
+
+def _doubts_about_the_first(rows: pd.DataFrame) -> list[str]:
+    """Say on what little it rests which session of a subject is the first, and whose name many people may share."""
+    doubts = []
+    subjects = subject_keys(rows)
+    if "site" in rows:
+        shared = int((as_levels(rows["site"]).groupby(subjects).nunique() > 1).sum())
+        if shared:
+            doubts.append(
+                f"{shared} participants have rows of several sites. If sites number their people by themselves, these "
+                "are different people: write the site into participant_id."
+            )
+    if YEARS in rows or any(rows[name].groupby(subjects).nunique().max() > 1 for name in AGES if name in rows):
+        return doubts
+    if "session_id" not in rows:
+        said = f"Neither session_id nor {YEARS} nor an age says which row of a participant is the first; the upper one "
+        return [*doubts, said + "is taken."]
+    names = as_levels(ordered_sessions(rows)["session_id"]).dropna().unique()
+    if not all(any(sign.isdigit() for sign in name) for name in names):
+        first = ", ".join(sorted(names, key=natural)[:4])
+        doubts.append(
+            f"When sessions were is only in their names, taken in the order {first}. If that is wrong, add {YEARS}."
+        )
+    return doubts
 
 
 def drop_impossible(selection: Selection, formula: Formula) -> None:
@@ -179,10 +211,11 @@ def _rows_of_cohorts(spec: AssociationSpec, table: pd.DataFrame) -> pd.DataFrame
 
 def _drop_repeated(selection: Selection) -> None:
     """One row per participant and session: a copy is dropped, and of rows that disagree nobody knows which is right."""
-    rows = selection.rows
-    names = [name for name in ("session_id", YEARS) if name in rows][:1]
-    if not names and "scan_id" not in rows:
+    names = [name for name in ("session_id", YEARS) if name in selection.rows][:1]
+    if not names and "scan_id" not in selection.rows:
+        _drop_copies(selection, selection.rows.astype(str).duplicated())
         return
+    rows = selection.rows
     keys = pd.DataFrame({"subject": subject_keys(rows), **{name: as_levels(rows[name]).fillna("") for name in names}})
     if not names:
         keys["scan"] = rows["scan_id"]
@@ -191,11 +224,7 @@ def _drop_repeated(selection: Selection) -> None:
         return
     copies = pd.Series(False, index=rows.index)
     copies[suspects] = rows[suspects].astype(str).duplicated().to_numpy()
-    if copies.any():
-        selection.problems.append(
-            f"{int(copies.sum())} rows stand in the table twice, each value alike; each is used once."
-        )
-        selection.keep(~copies, "the same row again")
+    _drop_copies(selection, copies)
     left = selection.rows
     if "scan_id" in left and left["scan_id"].duplicated().any():
         first = left["scan_id"][left["scan_id"].duplicated()].iloc[0]
@@ -208,6 +237,14 @@ def _drop_repeated(selection: Selection) -> None:
             f"{who}; none of them is used. Keep the right ones."
         )
         selection.keep(~disagreeing, "participant and session twice, with other values")
+
+
+def _drop_copies(selection: Selection, copies: pd.Series) -> None:
+    if copies.any():
+        selection.problems.append(
+            f"{int(copies.sum())} rows stand in the table twice, each value alike; each is used once."
+        )
+        selection.keep(~copies, "the same row again")
 
 
 def _filter(selection: Selection, column: str, accepted: tuple[str, ...]) -> None:

@@ -60,6 +60,8 @@ def cox(time: pd.Series, event: pd.Series, matrix: pd.DataFrame) -> Estimates:
 
     Reference: Efron 1977, doi:10.2307/2286217; Grambsch & Therneau 1994, doi:10.1093/biomet/81.3.515.
     """
+    if time.nunique() < 2:
+        raise NotEstimable("Not fitted: all times to the event or to the end of watching are equal.")
     rest = matrix.drop(columns=INTERCEPT, errors="ignore")
     n_events, p = int(event.sum()), rest.shape[1]
     if rest.empty or n_events <= p:

@@ -147,6 +147,18 @@ def test_saved_numbers_are_those_of_the_fits(analysis: Analysis) -> None:
     np.testing.assert_allclose(means["mean"], analysis.fits[0].adjusted_means["mean"], rtol=1e-9)
 
 
+def test_models_whose_names_differ_by_signs_alone_have_files_of_their_own(analysis: Analysis) -> None:
+    fits = [fit for fit in analysis.fits if len(fit.diagnostics)][:3]
+    names = ("EDSS, all", "edss all", "EDSS all-2")
+    alike = gathered(
+        [replace(f, name=n, coefficients=f.coefficients.assign(model=n)) for f, n in zip(fits, names, strict=True)]
+    )
+    files = table_files(alike)
+    for fit, own in zip(fits, ("edss-all", "edss-all-2", "edss-all-2-2"), strict=True):
+        saved = pd.read_csv(io.BytesIO(files[f"diagnostics-{own}.csv"]))
+        np.testing.assert_allclose(saved["value"], fit.diagnostics["value"].astype(float), rtol=1e-9)
+
+
 def test_every_kind_of_figure_is_drawn_with_its_data(figures: dict[str, PrintFigure]) -> None:
     kinds = {re.match(r"forest-\w+|partial-regression|[a-z]+", stem)[0] for stem in figures}  # type: ignore[index]
     assert kinds == {"forest-models", "forest-sites", "partial-regression", "groups", "trajectories", "coefficients"}
