@@ -16,6 +16,7 @@ from flows.validate import fitted
 from flows.workspace import Workspace, open_workspace
 from infra import tracking
 from infra.decisions import Chain, read_chain
+from infra.promotion import check_version
 from tasks.steps.decide import (
     Scored,
     Version,
@@ -25,6 +26,7 @@ from tasks.steps.decide import (
     plain,
     record_decision,
     version_in_registry,
+    version_number,
     version_of,
     weigh,
 )
@@ -107,12 +109,14 @@ def _decide_again(
     else:
         chain, problems = opened_chain(client, store, settings, name)
         _say(problems)
-    challenger = (
-        version_in_registry(client, name, version, chain.facts_of(version))
-        if version
-        else version_of(fitted(workspace, states))
-    )
-    if challenger.version == chain.champion:
+    if version is None:
+        challenger = version_of(fitted(workspace, states))
+    else:
+        number = version_number(name, version)
+        challenger = version_in_registry(client, name, number, chain.facts_of(number))
+    check_version(client, name, challenger.version)
+    facts = chain.facts_of(chain.champion) if chain.champion else None
+    if challenger.version == chain.champion or (facts and facts["fit_key"] == challenger.fit_key):
         raise ValueError(
             f"{name}: version {challenger.version} is the champion already; give --version, or train another model"
         )

@@ -68,6 +68,18 @@ def version_of(model: FittedModel) -> Version:
     )
 
 
+def version_number(name: str, version: str) -> str:
+    """A version as the registry and the decisions write it: `02` would else be another one than `2`.
+
+    Raises:
+        ValueError: It is no whole number above 0.
+    """
+    text = version.strip()
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ValueError(f"{name}: found version {version!r}, expected a whole number; see `padflow decisions {name}`.")
+    return str(int(text))
+
+
 def version_in_registry(client: MlflowClient, name: str, version: str, facts: dict[str, Any] | None) -> Version:
     """Another version: from what an earlier decision recorded of it, else from the contract that it carries.
 

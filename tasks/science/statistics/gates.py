@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .bootstrap import age_band, subject_keys
+from .bootstrap import age_band, age_band_months, subject_keys
 from .comparison import bootstrap_means, paired_mae_difference
 from .conformal import ConformalInterval, coverage_table
 from .gate_spec import MONTHS_PER_YEAR, PromotionSpec
@@ -43,7 +43,7 @@ class Verdict:
         bound_high: And below this.
         n_subjects: Subjects that it rests on.
         parts: For the levels, one entry each: `group, level, n_subjects, difference_years, ci_low, ci_high,
-            margin_years, outcome`.
+            margin_years, outcome`, and `n_asked` where the champion has an age for many and the challenger for few.
     """
 
     gate: str
@@ -111,10 +111,17 @@ def _mae(evidence: Evidence, spec: PromotionSpec, resamples: int, seed: int) -> 
     controls = _controls(evidence)
     paired = _paired(controls)
     few = _too_few(paired, spec)
+    answered = controls[controls["champion_age_years"].notna()]
+    unanswered = float(answered["predicted_age_years"].isna().mean()) if len(answered) else 0.0
+    skips = (
+        f"it gives no age for {unanswered:.0%} of the scans that the champion answers for, at most "
+        f"{spec.max_unanswered:.0%} may be left out"
+    )
+    if few and unanswered > spec.max_unanswered and not _too_few(answered, spec):
+        nothing = dict.fromkeys(("estimate", "ci_low", "ci_high"), NAN) | {"n_subjects": 0}
+        return _judged("mae", spec, False, f"{skips}, and {few}", nothing)
     if few:
         return _unjudged("mae", spec, "MAE against the champion", few)
-    answered = controls["champion_age_years"].notna()
-    unanswered = float((answered & controls["predicted_age_years"].isna()).sum() / answered.sum())
     found = paired_mae_difference(paired, paired["champion_age_years"], resamples, seed)
     bound = 0.0 if spec.mae == "superior" else spec.mae_margin_years
     own, other = (_mae_of(paired, name) for name in ("predicted_age_years", "champion_age_years"))
@@ -126,10 +133,7 @@ def _mae(evidence: Evidence, spec: PromotionSpec, resamples: int, seed: int) -> 
     passed = found["ci_high"] < bound
     if unanswered > spec.max_unanswered:
         passed = False
-        sentence += (
-            f"; and it gives no age for {unanswered:.0%} of the scans that the champion answers for, at most "
-            f"{spec.max_unanswered:.0%} may be left out"
-        )
+        sentence += f"; and {skips}"
     return _judged("mae", spec, passed, sentence, found, high=bound)
 
 
@@ -154,11 +158,14 @@ def _levels(evidence: Evidence, spec: PromotionSpec, resamples: int, seed: int) 
     what = "MAE by " + ", ".join(name.replace("_", " ") for name in spec.level_margins_years)
     if not evidence.has_champion:
         return _unjudged("levels", spec, what, NO_CHAMPION)
-    paired = _paired(_controls(evidence))
+    rows = _controls(evidence)
+    known = rows[rows["champion_age_years"].notna()].reset_index(drop=True)
+    band = age_band_months if evidence.unit == "months" else age_band
+    known = known.assign(age_band=band(known["age_years"]))
     parts = [
         part
         for group, margin in spec.level_margins_years.items()
-        for part in _level_parts(paired, group, margin, spec.fewest_subjects, resamples, seed)
+        for part in _level_parts(known, group, margin, spec.fewest_subjects, resamples, seed)
     ]
     judged = [part for part in parts if part["outcome"] != "not judged"]
     unjudged = [part for part in parts if part["outcome"] == "not judged"]
@@ -166,7 +173,8 @@ def _levels(evidence: Evidence, spec: PromotionSpec, resamples: int, seed: int) 
     if not judged:
         why = f"no level has {spec.fewest_subjects} subjects" if parts else "no subject was predicted by both"
         return _unjudged("levels", spec, what, why, tuple(parts))
-    worst = max(judged, key=lambda part: part["difference_years"] - part["margin_years"])
+    measured = [part for part in judged if math.isfinite(part["difference_years"])] or judged
+    worst = max(measured, key=lambda part: part["difference_years"] - part["margin_years"])
     say = _speaker(evidence)
     failed = [part for part in judged if part["outcome"] == "failed"]
     named = "; ".join(_level_sentence(part, say) for part in (failed or [worst]))
@@ -177,30 +185,32 @@ def _levels(evidence: Evidence, spec: PromotionSpec, resamples: int, seed: int) 
     if without:
         sentence += f"; not known of these subjects: {', '.join(without)}"
     found = {"estimate": worst["difference_years"], **{name: worst[name] for name in ("ci_low", "ci_high")}}
-    found["n_subjects"] = int(subject_keys(paired).nunique())
+    found["n_subjects"] = int(subject_keys(_paired(known)).nunique())
     return _judged("levels", spec, not failed, sentence, found, high=worst["margin_years"], parts=tuple(parts))
 
 
 def _level_parts(
-    paired: pd.DataFrame, group: str, margin: float, fewest: int, resamples: int, seed: int
+    known: pd.DataFrame, group: str, margin: float, fewest: int, resamples: int, seed: int
 ) -> list[dict[str, Any]]:
+    """Each level of the scans that the champion answers for; one that the challenger leaves without ages has failed."""
     parts = []
-    for level, rows in paired.groupby(_levels_of(paired, group), sort=True):
-        n = int(subject_keys(rows).nunique())
+    for level, of_level in known.groupby(_levels_of(known, group), sort=True):
+        rows = _paired(of_level)
+        n = int(subject_keys(rows).nunique()) if len(rows) else 0
         part = {"group": group, "level": str(level), "n_subjects": n, "margin_years": margin, "difference_years": NAN}
         part |= {"ci_low": NAN, "ci_high": NAN, "outcome": "not judged"}
         if n >= fewest:
             found = paired_mae_difference(rows, rows["champion_age_years"], resamples, seed)
             part |= {"difference_years": found["estimate"], "ci_low": found["ci_low"], "ci_high": found["ci_high"]}
             part["outcome"] = "failed" if found["estimate"] > margin else "passed"
+        elif (asked := int(subject_keys(of_level).nunique())) >= fewest:
+            part |= {"outcome": "failed", "n_asked": asked}
         parts.append(part)
     return parts
 
 
 def _levels_of(rows: pd.DataFrame, group: str) -> pd.Series:
     """Each scan's level; scans of whom it is not known are no level of their own."""
-    if group == "age_band":
-        return age_band(rows["age_years"])
     values = rows[group] if group in rows else pd.Series(None, index=rows.index, dtype=object)
     known = values.notna() & (values.astype(str).str.strip() != "")
     named = values.astype(str).where(known)
@@ -276,12 +286,12 @@ def _baseline(evidence: Evidence, spec: PromotionSpec, resamples: int, seed: int
     say = _speaker(evidence)
     gains: list[dict[str, Any]] = []
     said: list[str] = []
-    few = ""
+    lacking = []
     for column, name in BASELINES.items():
         rows = answered[answered[column].notna()]
         few = _too_few(rows, spec, f"with an age by {name} ")
         if few:
-            said.append(few)
+            lacking.append(few)
             continue
         found = paired_mae_difference(rows, rows[column], resamples, seed)
         own, other = (_mae_of(rows, which) for which in ("predicted_age_years", column))
@@ -290,10 +300,11 @@ def _baseline(evidence: Evidence, spec: PromotionSpec, resamples: int, seed: int
             f"{found['n_subjects']} subjects, of which the end must lie below {say(bound)}"
         )
         gains.append(found)
-    if not gains:
-        return _unjudged("baseline", spec, "gain over tissue volumes and the mean age", few)
-    smallest = max(gains, key=lambda found: float(found["ci_high"]))
-    return _judged("baseline", spec, smallest["ci_high"] < bound, "; ".join(said), smallest, high=bound)
+    smallest = max(gains, key=lambda found: float(found["ci_high"]), default=None)
+    if smallest is not None and (smallest["ci_high"] >= bound or not lacking):
+        return _judged("baseline", spec, smallest["ci_high"] < bound, "; ".join(said + lacking), smallest, high=bound)
+    # A gain over one of the two alone is none over the other.
+    return _unjudged("baseline", spec, "gain over tissue volumes and the mean age", "; ".join(lacking + said))
 
 
 def _controls(evidence: Evidence) -> pd.DataFrame:
@@ -360,6 +371,8 @@ def _level_name(part: dict[str, Any]) -> str:
 
 
 def _level_sentence(part: dict[str, Any], say: Callable[[float], str]) -> str:
+    if "n_asked" in part:
+        return f"{_level_name(part)} has an age in {part['n_subjects']} of the champion's {part['n_asked']} subjects"
     found = {"estimate": part["difference_years"], "ci_low": part["ci_low"], "ci_high": part["ci_high"]}
     margin, n = say(part["margin_years"]), part["n_subjects"]
     return f"{_level_name(part)} differs by {_span(found, say)} (margin {margin}, n {n})"

@@ -100,6 +100,45 @@ def test_one_bad_site_refuses_and_a_small_one_is_said_to_be_unjudged() -> None:
     assert (tiny["outcome"], tiny["n_subjects"]) == ("not judged", 3)
 
 
+def test_a_model_that_answers_for_hardly_anybody_is_refused_whatever_is_mandatory() -> None:
+    scans = people(n=100)
+    silent = scans.assign(predicted_age_years=scans["predicted_age_years"].where(np.arange(len(scans)) < 4))
+    found = verdicts(silent, replace(SPEC, mandatory=()))
+    assert found["mae"].outcome == "failed"
+    assert "gives no age for 96% of the scans" in found["mae"].sentence
+    assert refusals(tuple(found.values()))
+
+
+def test_a_site_that_gets_no_age_is_worse() -> None:
+    scans = people(n=200)
+    scans.loc[:14, "site"] = "new"
+    scans.loc[:14, "predicted_age_years"] = np.nan
+    levels = verdicts(scans, replace(SPEC, max_unanswered=0.5))["levels"]
+    assert levels.outcome == "failed"
+    assert "site external/new has an age in 0 of the champion's 15 subjects" in levels.sentence
+
+
+def test_bands_of_infants_are_months() -> None:
+    scans = people(n=60)
+    scans["age_years"] = np.repeat([3.0, 9.0, 15.0, 21.0], 15) / 12
+    off = np.where(scans["age_years"] == 0.25, 0.5, 0.02)
+    scans = scans.assign(predicted_age_years=scans["age_years"] + off, champion_age_years=scans["age_years"] + 0.02)
+    spec = replace(for_months(SPEC, set()), gates=("levels",))
+    (levels,) = judge(Evidence(scans, True, None, "months"), spec, 200)
+    assert levels.outcome == "failed"
+    assert "age band 0-5 months differs by 5.76" in levels.sentence
+
+
+def test_a_gain_over_the_mean_age_alone_is_no_gain_over_volumes() -> None:
+    scans = people(n=60).assign(baseline_age_years=np.nan, mean_age_years=50.0)
+    found = verdicts(scans, replace(SPEC, mandatory=("baseline",)))["baseline"]
+    assert found.outcome == "not judged"
+    assert "0 subjects with an age by tissue volumes are fewer than" in found.sentence
+    assert refusals((found,))
+    worse = verdicts(scans.assign(mean_age_years=scans["age_years"]))["baseline"]
+    assert worse.outcome == "failed"
+
+
 def test_equal_site_names_of_two_cohorts_are_two_sites_and_a_missing_sex_is_none() -> None:
     scans = pd.concat([people(), people(seed=2).assign(cohort="other", sex=None)], ignore_index=True)
     levels = {(part["group"], part["level"]) for part in verdicts(scans)["levels"].parts}
