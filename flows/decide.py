@@ -116,7 +116,7 @@ def _decide_again(
         challenger = version_in_registry(client, name, number, chain.facts_of(number))
     check_version(client, name, challenger.version)
     facts = chain.facts_of(chain.champion) if chain.champion else None
-    if challenger.version == chain.champion or (facts and facts["fit_key"] == challenger.fit_key):
+    if challenger.version == chain.champion or (facts and facts.get("fit_key") == challenger.fit_key):
         raise ValueError(
             f"{name}: version {challenger.version} is the champion already; give --version, or train another model"
         )

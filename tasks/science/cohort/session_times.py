@@ -36,10 +36,17 @@ def times_since_baseline(
         "years": _numbers(cells, "years_since_baseline", 1.0, unread),
         "days": _numbers(cells, "days_since_baseline", DAYS_PER_YEAR, unread),
         "clock": _from_first(first, _clock_years(cells, unread)),
-        "age": _from_first(first, {**({} if base_age is None else {first: base_age}), **ages}),
+        "age": _apart(first, {**({} if base_age is None else {first: base_age}), **ages}),
     }
     best = max(dated.values(), key=len)
     return {first: 0.0, **best}, unread
+
+
+def _apart(first: str, ages: Mapping[str, float]) -> dict[str, float]:
+    """Years by ages; of two sessions at one age in whole years nobody knows whether days or a year lie between them."""
+    times = _from_first(first, ages)
+    whole = all(float(age).is_integer() for age in ages.values())
+    return {session: years for session, years in times.items() if session == first or years or not whole}
 
 
 def _numbers(cells: Mapping[str, Cells], name: str, units_per_year: float, unread: list[str]) -> dict[str, float]:

@@ -77,10 +77,10 @@ def _neighbours(sessions: pd.DataFrame) -> list[tuple[dict[Any, Any], dict[Any, 
 def _interval_days(first: dict[Any, Any], second: dict[Any, Any]) -> float:
     """NaN where it is not known, or to the year only."""
     times = [row.get("years_since_baseline", NAN) for row in (first, second)]
-    if pd.isna(times).any():
-        times = [row["age_years"] for row in (first, second)]
-    apart_years = float(times[1]) - float(times[0])
-    to_the_year = apart_years == 0 and all(float(row["age_years"]).is_integer() for row in (first, second))
+    ages = [float(row["age_years"]) for row in (first, second)]
+    by_age = bool(pd.isna(times).any())
+    apart_years = float(np.subtract(*(ages if by_age else times)))
+    to_the_year = by_age and apart_years == 0 and all(age.is_integer() for age in ages)
     return DAYS_PER_YEAR if to_the_year else abs(apart_years) * DAYS_PER_YEAR
 
 

@@ -26,6 +26,7 @@ from tasks.steps.decide import (
     opened_chain,
     record_decision,
     roll_back,
+    version_number,
     version_of,
     weigh,
 )
@@ -182,6 +183,13 @@ def test_a_scan_without_an_age_stays_a_row_and_another_target_gives_none(world: 
     months = replace(scored[1], version=replace(scored[1].version, target=replace(world.study.target, unit="months")))
     evidence, _ = gather_evidence(world.study, world.store, scored[0], months)
     assert evidence.scans["champion_age_years"].isna().all()
+
+
+def test_a_version_has_one_spelling() -> None:
+    assert [version_number("m", text) for text in ("2", "02", " 2 ")] == ["2"] * 3
+    for text in ("", "0", "-1", "two", "2.0", "²"):
+        with pytest.raises(ValueError, match="expected a whole number"):
+            version_number("m", text)
 
 
 def test_controls_of_a_clinical_cohort_are_those_that_the_study_names(world: World) -> None:

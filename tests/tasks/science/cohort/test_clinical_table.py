@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tasks.science.cohort.ages import read_age, unit_per_year
 from tasks.science.cohort.clinical_table import CLINICAL_DTYPES, clinical_table
 from tasks.science.cohort.manifest import manifest_frame
+from tasks.science.cohort.session_times import times_since_baseline
 from tasks.science.cohort.tsv import typed_column
 
 
@@ -362,3 +363,12 @@ def test_no_bytes_stop_a_table(data):
 @given(st.floats(0, 130, allow_subnormal=False))
 def test_a_plain_age_is_taken_as_it_is(age_years):
     assert read_age(repr(age_years)) == (age_years, "")
+
+
+def test_two_sessions_at_one_whole_age_are_not_said_to_be_at_one_time() -> None:
+    sessions: tuple[str, ...] = ("1", "2", "3")
+    assert times_since_baseline(sessions, {}, {"1": 50.0, "2": 50.0, "3": 52.0}, None)[0] == {"1": 0.0, "3": 2.0}
+    exact = times_since_baseline(sessions, {}, {"1": 50.1, "2": 50.1, "3": 52.1}, None)[0]
+    assert exact == {"1": 0.0, "2": 0.0, "3": pytest.approx(2.0)}
+    same_day = {"1": {"days_since_baseline": "0"}, "2": {"days_since_baseline": "0"}}
+    assert times_since_baseline(sessions[:2], same_day, {"1": 50.0, "2": 50.0}, None)[0] == {"1": 0.0, "2": 0.0}

@@ -96,8 +96,11 @@ def test_ageing_between_sessions_is_no_disagreement() -> None:
 
 
 def test_whole_years_do_not_date_a_retest() -> None:
-    table = sessions((0, 0)).assign(age_years=lambda t: t["age_years"].round())
+    dated = sessions((0, 0)).assign(age_years=lambda t: t["age_years"].round())
+    table = dated.assign(years_since_baseline=dated["years_since_baseline"].where(dated["session_id"] == "1"))
     assert retest_table(table, most_days=90)[0]["n_longitudinal"].tolist() == [20, 20]
+    # The times say that it was one day, whatever the ages are given to.
+    assert retest_table(dated, most_days=90)[0]["n_subjects"].tolist() == [20, 20]
     undated = table.assign(years_since_baseline=np.nan, age_years=table["age_years"] + 0.5)
     assert retest_table(undated, most_days=90)[0]["n_subjects"].tolist() == [20, 20]
 
