@@ -100,7 +100,7 @@ def _effects(fits: Sequence[AssociationFit]) -> pd.DataFrame:
         return pd.DataFrame(columns=EFFECT_COLUMNS)
     tables = [fit.coefficients if len(fit.coefficients) else _without_term(fit) for fit in fits]
     table = pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
-    numeric = [name for name in COLUMNS if name not in ("model", "term", "of_interest", "n_used")]
+    numeric = [name for name in COLUMNS if name not in ("model", "term", "of_interest", "n_used", "reference")]
     table = table.astype(dict.fromkeys(numeric, "float64"))
     owners = [fit for fit, rows in zip(fits, tables, strict=True) for _ in range(len(rows))]
     facts: dict[str, list[object]] = {

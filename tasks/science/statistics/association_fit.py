@@ -20,7 +20,7 @@ COLUMNS = [
     *("detectable", "robust_estimate", "robust_se", "robust_p_value"),
     *("spearman_rho", "spearman_ci_low", "spearman_ci_high", "spearman_p_value"),
     *("calibrated_estimate", "calibrated_ci_low", "calibrated_ci_high"),
-    *("bootstrap_ci_low", "bootstrap_ci_high"),
+    *("bootstrap_ci_low", "bootstrap_ci_high", "reference"),
 ]
 MEANS_COLUMNS = ["factor", "level", "mean", "se", "ci_low", "ci_high", "n"]
 CONTRAST_COLUMNS = [
@@ -88,6 +88,7 @@ class AssociationFit:
             smallest effect that such a test finds with 80% power, in the estimate's unit.
             `robust_*`, `spearman_*` (partial, given the other terms), `calibrated_*` (slope corrected for brain-PAD's
             own error) and `bootstrap_*` are NaN where they were not asked for or do not apply.
+            `reference` names the levels that the estimate is to be read against, such as `phenotype = CIS`.
         n_used: Rows used.
         n_subjects: Subjects used.
         n_dropped: Reason → rows not used; with `n_used` they add up to the rows of the declared cohorts.

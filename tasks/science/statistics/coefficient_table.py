@@ -19,6 +19,7 @@ from .design import INTERCEPT, learn_coding
 from .formula import BASELINE, PER_YEAR, Term
 from .measurement_error import calibration
 from .model_estimates import Estimates
+from .references import reference_of
 from .sensitivity import detectable, e_values, huber, partial_spearman, power_of, risk_ratios
 
 BRAIN_PAD = ("brain_pad_years", "corrected_brain_pad_years")
@@ -69,6 +70,7 @@ def _basic(case: Case, estimates: Estimates) -> pd.DataFrame:
         "beta_standardised": estimate * scale * intercept,
         "partial_r2": partial_r2,
         "f2": partial_r2 / (1 - partial_r2),
+        "reference": [reference_of(case.coding, owners[name]) for name in names],
         "of_interest": [case.is_of_interest(name, owners[name]) for name in names],
         "power": power_of(statistic, df) * intercept,
         "detectable": detectable(se, df) * intercept,

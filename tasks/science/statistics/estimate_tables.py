@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from ...records import AssociationSpec
+from ..cohort.problems import examples
 from .analysis import Analysis, gathered
 from .association_fit import AssociationFit, unfitted
-from .design import as_levels
+from .design import INTERCEPT, as_levels
 from .formula import nearest
 from .strata import combine
 
@@ -24,6 +26,7 @@ COLUMNS_READ = (
     "df",
     "n",
     "of_interest",
+    "reference",
     "formula",
     "method",
     "kind",
@@ -38,7 +41,8 @@ def estimate_rows(table: pd.DataFrame, source: str) -> pd.DataFrame:
 
     Args:
         table: `term, estimate, se`, and where they are there `site` (or `stratum`), `model`, `n` (or `n_used`), `df`,
-            `of_interest`, `formula`, `method`, `family`. A table without a site is that of one site, named by its file.
+            `of_interest`, `reference`, `formula`, `method`, `family`. A table without a site is that of one site, named
+            by its file.
         source: Path or URL, which names the site where no column does.
 
     Returns:
@@ -60,7 +64,7 @@ def estimate_rows(table: pd.DataFrame, source: str) -> pd.DataFrame:
     given = rows["stratum"] if "stratum" in rows else pd.Series(site, index=rows.index)
     rows["stratum"] = as_levels(given).map(lambda text: text or site)
     rows["model"] = as_levels(rows["model"]) if "model" in rows else "model"
-    for name in ("formula", "method", "kind", "family"):
+    for name in ("formula", "method", "kind", "family", "reference"):
         rows[name] = as_levels(rows[name]).map(lambda text: text or "") if name in rows else ""
     if "of_interest" in rows:
         rows["of_interest"] = as_levels(rows["of_interest"]).str.casefold().isin(["true", "1", "1.0"])
@@ -105,9 +109,8 @@ def _combined(name: str, rows: pd.DataFrame) -> AssociationFit:
         if mask.any():
             who = ", ".join(f"{row.stratum} ({row.term})" for row in rows[mask].itertuples())
             said.append(f"{int(mask.sum())} estimates not used, since their {reason}: {who}.")
-    terms = rows.groupby("term")["stratum"].nunique()
-    partial = terms[terms < rows["stratum"].nunique()]
-    said += [f"{term}: {n} of {rows['stratum'].nunique()} sites estimate it." for term, n in partial.items()]
+    other_references, sentences = _differing_references(rows)
+    said += sentences
     formulas = [text for text in dict.fromkeys(rows["formula"]) if text]
     if len(formulas) > 1:
         said.append(f"The sites' formulas differ ({'; '.join(formulas)}): their estimates may not mean the same.")
@@ -121,6 +124,7 @@ def _combined(name: str, rows: pd.DataFrame) -> AssociationFit:
     empty = unfitted(spec, formula.split("~")[0].strip(), tuple(said), {})
     base = replace(empty, n_used=n_used, n_subjects=n_used, groups="site")
     usable = rows[~np.logical_or.reduce(list(unusable.values()))]
+    usable = usable[~usable["term"].isin(other_references)]
     within = "; ".join(text for text in dict.fromkeys(rows["method"]) if text) or "as each site fitted it"
     fit = combine(base, usable.fillna({"n": 0}), "site", "REML", within)
     if kinds and set(kinds) <= {"logistic", "cox", "ordinal"} and len(fit.coefficients):
@@ -131,6 +135,37 @@ def _combined(name: str, rows: pd.DataFrame) -> AssociationFit:
         }
         fit = replace(fit, coefficients=fit.coefficients.assign(**ratios))
     return fit
+
+
+def _differing_references(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """Find terms whose estimates are differences from different groups, and say of which that is not known.
+
+    Returns:
+        Terms that must not be combined, and plain sentences.
+    """
+    refused: dict[str, list[str]] = {}
+    unknown: dict[tuple[str, ...], list[str]] = {}
+    for term, part in rows.groupby("term", sort=False):
+        # A table written by hand may give `CIS` where padflow writes `phenotype = CIS`.
+        levels = part["reference"].map(lambda text: re.sub(r"[^;]* = ", "", text))
+        given = part[levels != ""]
+        if levels[given.index].nunique() > 1:
+            shown = "; ".join(f"{site} {text}" for site, text in zip(given["stratum"], given["reference"], strict=True))
+            refused.setdefault(shown, []).append(str(term))
+        elif len(given) < len(part) and ("[" in str(term) or (len(given) and term != INTERCEPT)):
+            sites = dict.fromkeys(map(str, part["stratum"][levels == ""]))
+            unknown.setdefault(tuple(sites), []).append(str(term))
+    said = [
+        f"{', '.join(terms)}: not combined, since the sites' reference levels differ ({shown}); fit the sites with one "
+        'reference, as in C(name, ref="level").'
+        for shown, terms in refused.items()
+    ]
+    said += [
+        f"{', '.join(terms)}: {examples(sites)} give{'s' if len(sites) == 1 else ''} no reference level, so whether it "
+        "is the same in all sites is not known; it must be. Give it in a column reference."
+        for sites, terms in unknown.items()
+    ]
+    return [term for terms in refused.values() for term in terms], said
 
 
 def _file_site(source: str) -> str:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from ...records import AssociationSpec
+from ..cohort.problems import examples
 from .association_fit import COLUMNS, HETEROGENEITY_COLUMNS, STRATA_COLUMNS, AssociationFit, unfitted
-from .design import as_levels, natural
+from .design import Coding, NotEstimable, as_levels, is_missing, natural
+from .formula import Formula, parse
 from .meta_analysis import pool
+from .outcome import coded_outcome
+from .references import reference_of
+from .selection import select_rows
 
 Fit = Callable[[AssociationSpec, pd.DataFrame], AssociationFit]
 
@@ -31,35 +37,116 @@ def fit_by_stratum(spec: AssociationSpec, table: pd.DataFrame, fit: Fit) -> Asso
     """
     levels = as_levels(table[spec.stratify])
     inside = replace(spec, stratify="")
-    own_cohorts = table["cohort"].isin(spec.cohorts) if spec.cohorts and "cohort" in table else levels.notna()
-    names = sorted(set(levels[own_cohorts].dropna()), key=natural)
+    in_question = (
+        table["cohort"].isin(spec.cohorts) if spec.cohorts and "cohort" in table else levels.map(lambda _: True)
+    )
+    names = sorted(set(levels[in_question].dropna()), key=natural)
+    formula = parse(spec.formula)
+    without = unfitted(spec, formula.response.label, (), {})
+    try:
+        inside = _with_one_outcome(inside, formula, [table[levels == name] for name in names])
+    except NotEstimable as cause:
+        dropped = {f"{formula.response.label} could not be read": int(in_question.sum())}
+        return replace(without, problems=(str(cause),), n_dropped=dropped, groups=spec.stratify)
     parts = {name: fit(inside, table[levels == name]) for name in names}
     fits = list(parts.values())
-    dropped: dict[str, int] = {}
-    for name, part in parts.items():
-        for reason, n in part.n_dropped.items():
-            dropped[reason] = dropped.get(reason, 0) + n
-        if part.coefficients.empty:
-            reason = f"{spec.stratify} {name} could not be fitted"
-            dropped[reason] = dropped.get(reason, 0) + part.n_used
-    lost = int((own_cohorts & levels.isna()).sum())
-    if lost:
-        dropped[f"missing {spec.stratify}"] = lost
+    rows, others = _against_one_reference(spec, formula, parts)
+    used = {row["stratum"] for row in rows}
     said = [f"{spec.stratify} {name}: {sentence}" for name, part in parts.items() for sentence in part.problems]
-    rows = [
-        {"stratum": name, "n": part.n_used, **row}
-        for name, part in parts.items()
-        for row in part.coefficients.to_dict("records")
-    ]
+    lost = int((in_question & levels.isna()).sum())
     base = replace(
-        unfitted(spec, spec.formula.split("~")[0].strip(), tuple(said), dropped),
-        n_used=sum(part.n_used for part in fits if len(part.coefficients)),
-        n_subjects=sum(part.n_subjects for part in fits if len(part.coefficients)),
+        without,
+        n_used=sum(part.n_used for name, part in parts.items() if name in used),
+        n_subjects=sum(part.n_subjects for name, part in parts.items() if name in used),
+        n_dropped=_dropped(spec, parts, used) | ({f"missing {spec.stratify}": lost} if lost else {}),
+        problems=(*others, *_of_own_scales(spec, formula), *said),
         groups=spec.stratify,
         n_missing={k: sum(part.n_missing.get(k, 0) for part in fits) for part in fits for k in part.n_missing},
     )
-    kinds = [part.method for part in fits if part.method]
-    return combine(base, pd.DataFrame(rows), spec.stratify, spec.heterogeneity, kinds[0] if kinds else "")
+    methods = {part.kind: part.method for part in reversed(fits) if part.method}
+    within = "; ".join(reversed(methods.values()))
+    return combine(base, pd.DataFrame(rows), spec.stratify, spec.heterogeneity, within)
+
+
+def _dropped(spec: AssociationSpec, parts: Mapping[str, AssociationFit], used: Collection[str]) -> dict[str, int]:
+    dropped: Counter[str] = Counter()
+    for name, part in parts.items():
+        dropped.update(part.n_dropped)
+        if part.coefficients.empty:
+            dropped[f"{spec.stratify} {name} could not be fitted"] += part.n_used
+        elif name not in used:
+            dropped[f"{spec.stratify} {name} lacks the reference"] += part.n_used
+    return dict(dropped)
+
+
+def _with_one_outcome(spec: AssociationSpec, formula: Formula, strata: Sequence[pd.DataFrame]) -> AssociationSpec:
+    """Fix what the response is and its levels over all strata, so that the event of none is another's opposite.
+
+    Raises:
+        NotEstimable: The response holds what the declared kind cannot have, all strata taken together.
+    """
+    if spec.event or formula.response.function or not strata:
+        return spec
+    rows = pd.concat([select_rows(spec, part, formula).rows for part in strata])
+    if is_missing(rows[formula.response.column]).all():
+        return spec
+    kind, _, levels = coded_outcome(spec, formula, rows)
+    if kind == "linear":
+        return replace(spec, outcome="numeric", levels=())
+    return replace(spec, outcome="binary" if kind == "logistic" else "ordinal", levels=levels)
+
+
+def _of_own_scales(spec: AssociationSpec, formula: Formula) -> list[str]:
+    factors = [formula.response, *(factor for term in formula.terms for factor in term.factors)]
+    scaled = dict.fromkeys(factor.label for factor in factors if factor.function in ("center", "scale"))
+    if not scaled:
+        return []
+    return [
+        f"{', '.join(scaled)}: the mean and standard deviation are those of each {spec.stratify}, so a step of one is "
+        f"not the same in all of them. Standardise the column of the whole table beforehand if one step is meant."
+    ]
+
+
+def _against_one_reference(
+    spec: AssociationSpec, formula: Formula, parts: dict[str, AssociationFit]
+) -> tuple[list[dict[Hashable, Any]], list[str]]:
+    """Take the coefficients of all strata that are contrasts with the same group.
+
+    A stratum without the reference of the others has another one, and its `phenotype[RRMS]` is another difference.
+    """
+    codings = {name: part.coding for name, part in parts.items() if part.coding is not None}
+    references = _references(codings)
+    labels = dict.fromkeys(factor.label for term in formula.terms for factor in term.factors)
+    whole = Coding(formula, {label: (references[label],) for label in labels if label in references}, {}, {})
+    rows: list[dict[Hashable, Any]] = []
+    lost: dict[str, list[str]] = {}
+    for name, coding in codings.items():
+        owners = coding.terms_of_columns()
+        for row in parts[name].coefficients.to_dict("records"):
+            if row["reference"] == reference_of(whole, owners[str(row["term"])]):
+                rows.append({"stratum": name, "n": parts[name].n_used, **row})
+            else:
+                lost.setdefault(name, []).append(str(row["term"]))
+    said = []
+    for label, level in references.items():
+        without = [name for name, coding in codings.items() if coding.levels.get(label, (level,))[0] != level]
+        terms = dict.fromkeys(term for name in without for term in lost.get(name, ()))
+        if terms:
+            said.append(
+                f"{label}: {spec.stratify} {examples(without)} lack{'s' if len(without) == 1 else ''} the reference "
+                f"{level} (or have too few of it), and what depends on it is not taken from there "
+                f'({", ".join(terms)}). Another reference is declared as C({label}, ref="...").'
+            )
+    return rows, said
+
+
+def _references(codings: Mapping[str, Coding]) -> dict[str, str]:
+    """The first level of each factor over all strata, which is that of any stratum that has it."""
+    firsts: dict[str, list[str]] = {}
+    for coding in codings.values():
+        for label, levels in coding.levels.items():
+            firsts.setdefault(label, []).append(levels[0])
+    return {label: min(levels, key=natural) for label, levels in firsts.items()}
 
 
 def combine(
@@ -73,7 +160,7 @@ def combine(
 
     Args:
         base: The fit to fill: its name, its formula and what was dropped.
-        estimates: One row per stratum and term: `stratum, term, estimate, se, n`, and where known `df, of_interest`.
+        estimates: One row per stratum and term: `stratum, term, estimate, se, n, reference`, maybe `df, of_interest`.
         what: What a stratum is, in words, such as `site`.
         method: Of the variance between strata.
         within: How each stratum was fitted, in words.
@@ -84,12 +171,16 @@ def combine(
     if estimates.empty:
         return replace(base, problems=("Not fitted: no stratum could be fitted.", *base.problems))
     problems, coefficients, strata, between = list(base.problems), [], [], []
+    k = estimates["stratum"].nunique()
     for term, rows in estimates.groupby("term", sort=False):
         sound = rows[np.isfinite(rows["estimate"].astype(float)) & (rows["se"].astype(float) > 0)]
         if len(sound) < 2:
             where = ", ".join(map(str, sound["stratum"])) or "none"
             problems.append(f"{term}: only {where} of the strata has an estimate, so there is nothing to combine.")
             continue
+        if len(sound) < k:
+            who = examples([str(name) for name in sound["stratum"]])
+            problems.append(f"{term}: {len(sound)} of {k} levels of {what} estimate it: {who}.")
         pooled = pool(sound["estimate"], sound["se"], method)
         problems += [f"{term}: {sentence}" for sentence in pooled.problems if term != "Intercept"]
         strata += _stratum_rows(str(term), sound, pooled.weights)
@@ -106,6 +197,7 @@ def combine(
                 "ci_low": pooled.estimate - reach,
                 "ci_high": pooled.estimate + reach,
                 "n_used": int(sound["n"].sum()),
+                "reference": next((text for text in sound["reference"] if text), ""),
                 "of_interest": bool(sound["of_interest"].any()) if "of_interest" in sound else term != "Intercept",
             }
         )
@@ -113,7 +205,6 @@ def combine(
         between.append((*facts, pooled.prediction_low, pooled.prediction_high, method))
     if not coefficients:
         return replace(base, problems=("Not fitted: no term has estimates of two strata.", *problems))
-    k = estimates["stratum"].nunique()
     tau = "REML" if method == "REML" else "Paule-Mandel"
     table = pd.DataFrame(coefficients).reindex(columns=COLUMNS)
     names = table["term"]

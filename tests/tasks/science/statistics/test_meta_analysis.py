@@ -108,9 +108,11 @@ def test_strata_of_a_table_and_files_of_its_sites_come_to_the_same() -> None:
 def test_a_stratum_that_cannot_be_fitted_is_said_and_counted() -> None:
     table = sites(4)
     table.loc[table.site == "site-2", "edss"] = np.nan
+    table.loc[0, "site"] = None
     fit = analyse([SPEC], table).fits[0]
-    assert fit.n_used == 180
-    assert sum(fit.n_dropped.values()) == 60
+    assert fit.n_used == 179
+    assert sum(fit.n_dropped.values()) == 61
+    assert fit.n_dropped["missing site"] == 1
     assert any(sentence.startswith("site site-2: Not fitted") for sentence in fit.problems)
 
 
@@ -130,3 +132,130 @@ def test_estimates_with_errors_in_them_are_refused() -> None:
         combined_estimates(estimate_rows(table, "x.csv"))
     with pytest.raises(ValueError, match="no column 'se'"):
         estimate_rows(table.drop(columns="se"), "x.csv")
+
+
+def phenotypes(without: tuple[str, ...] = ("site-3", "site-4", "site-5")) -> pd.DataFrame:
+    """Planted means CIS 0, RRMS 2, SPMS 6; some sites see no CIS."""
+    table = sites(seed=1)
+    rng = np.random.default_rng(2)
+    groups = np.array(["CIS", "RRMS", "SPMS"])[np.arange(len(table)) % 3]
+    means = pd.Series(groups).map({"CIS": 0.0, "RRMS": 2.0, "SPMS": 6.0}).to_numpy()
+    table = table.assign(phenotype=groups, brain_pad_years=means + rng.normal(0, 1, len(table)))
+    return table[~(table.site.isin(without) & (table.phenotype == "CIS"))].reset_index(drop=True)
+
+
+def test_strata_without_the_reference_are_not_pooled_against_another() -> None:
+    spec = AssociationSpec("p", "brain_pad_years ~ phenotype + age_years", stratify="site")
+    fit = analyse([spec], phenotypes()).fits[0]
+    rows = fit.coefficients.set_index("term")
+    assert rows.loc["phenotype[RRMS]", "estimate"] == pytest.approx(2, abs=0.4)
+    assert rows.loc["phenotype[SPMS]", "estimate"] == pytest.approx(6, abs=0.4)
+    assert rows.loc["phenotype[RRMS]", "reference"] == "phenotype = CIS"
+    assert fit.heterogeneity.set_index("term").k.to_dict() == {
+        "Intercept": 3,
+        "phenotype[RRMS]": 3,
+        "phenotype[SPMS]": 3,
+        "age_years": 6,
+    }
+    said = " ".join(fit.problems)
+    assert "site site-3, site-4, site-5 lack the reference CIS" in said
+    assert "phenotype[RRMS]: 3 of 6 levels of site estimate it: site-0, site-1, site-2." in said
+
+
+def test_a_slope_in_the_reference_group_is_pooled_with_its_like_alone() -> None:
+    spec = AssociationSpec("p", "brain_pad_years ~ phenotype * edss + age_years", stratify="site")
+    fit = analyse([spec], phenotypes()).fits[0]
+    k = fit.heterogeneity.set_index("term").k
+    assert (k["edss"], k["phenotype[SPMS]:edss"], k["age_years"]) == (3, 3, 6)
+    cells = analyse([replace(spec, formula="brain_pad_years ~ phenotype + age_years - 1")], phenotypes()).fits[0]
+    assert cells.heterogeneity.set_index("term").k.to_dict() == {
+        "phenotype[CIS]": 3,
+        "phenotype[RRMS]": 6,
+        "phenotype[SPMS]": 6,
+        "age_years": 6,
+    }
+
+
+def test_a_stratum_of_which_nothing_is_taken_counts_as_not_used() -> None:
+    spec = AssociationSpec("p", "brain_pad_years ~ phenotype", stratify="site")
+    table = phenotypes()
+    fit = analyse([spec], table).fits[0]
+    assert fit.n_used == (table.site < "site-3").sum()
+    assert fit.n_used + sum(fit.n_dropped.values()) == len(table)
+
+
+def shared(**references: str | None) -> pd.DataFrame:
+    """What sites share of a difference between groups and of a slope."""
+    tables = []
+    for site, reference in references.items():
+        table = pd.DataFrame({"term": ["phenotype[RRMS]", "age_years"], "estimate": [2.0, 0.1], "se": 0.5, "n": 30})
+        table = table if reference is None else table.assign(reference=[reference, None])
+        tables.append(estimate_rows(table, f"{site}.csv"))
+    return pd.concat(tables, ignore_index=True)
+
+
+def test_shared_differences_from_different_references_are_not_combined() -> None:
+    fit = combined_estimates(shared(oslo="phenotype = CIS", graz="phenotype = CIS", lima="phenotype = PPMS")).fits[0]
+    assert fit.coefficients.term.tolist() == ["age_years"]
+    assert "phenotype[RRMS]: not combined" in fit.problems[0]
+    assert "lima phenotype = PPMS" in fit.problems[0]
+
+
+def test_one_reference_is_one_however_it_is_written_and_an_unknown_one_is_said() -> None:
+    alike = combined_estimates(shared(oslo="phenotype = CIS", graz="CIS")).fits[0]
+    assert len(alike.coefficients) == 2
+    assert not any("reference" in sentence for sentence in alike.problems)
+    unknown = combined_estimates(shared(oslo="phenotype = CIS", graz=None)).fits[0]
+    assert unknown.coefficients.reference.tolist() == ["phenotype = CIS", ""]
+    assert "phenotype[RRMS]: graz gives no reference level" in " ".join(unknown.problems)
+    assert not any(sentence.startswith("age_years: graz") for sentence in unknown.problems)
+
+
+def test_the_reference_travels_with_the_effects_of_a_site() -> None:
+    files = []
+    for site, rows in phenotypes().groupby("site"):
+        effects = analyse([AssociationSpec("p", "brain_pad_years ~ phenotype + age_years")], rows).effects
+        text = effects.drop(columns=["problems", "notes"]).to_csv(index=False)
+        files.append(estimate_rows(pd.read_csv(io.StringIO(text)), f"{site}/effects.csv"))
+    fit = combined_estimates(pd.concat(files, ignore_index=True)).fits[0]
+    # Where RRMS is the reference no coefficient is named after it.
+    assert fit.coefficients.term.tolist() == ["phenotype[RRMS]", "age_years"]
+    assert any("phenotype[SPMS]: not combined" in sentence for sentence in fit.problems)
+
+
+def answers() -> pd.DataFrame:
+    """The response falls with edss in all sites; each sees other levels of it."""
+    table = sites(4, seed=3)
+    rng = np.random.default_rng(4)
+    falls = table.edss + rng.normal(0, 2, len(table)) > 3.5
+    return table.assign(resp=np.where(falls, "bad", "fair"))
+
+
+def test_the_event_of_a_stratum_is_that_of_the_whole_table() -> None:
+    spec = AssociationSpec("r", "resp ~ edss + age_years", stratify="site")
+    table = answers()
+    table.loc[(table.site == "site-0") & (table.resp == "bad"), "resp"] = "poor"
+    refused = analyse([spec], table).fits[0]
+    assert not refused.kind
+    assert "resp holds text (bad, fair, poor)" in refused.problems[0]
+    assert sum(refused.n_dropped.values()) + refused.n_used == len(table)
+    directed = analyse([replace(spec, outcome="ordinal", levels=("poor", "bad", "fair"))], table).fits[0]
+    assert (directed.strata.query("term == 'edss'").estimate < 0).all()
+    alone = answers()
+    alone.loc[alone.site == "site-0", "resp"] = "bad"
+    fit = analyse([spec], alone).fits[0]
+    assert fit.heterogeneity.k.tolist() == [3, 3, 3]
+    assert any(sentence.startswith("site site-0: Not fitted: resp is bad") for sentence in fit.problems)
+
+
+def test_a_number_that_is_zero_or_one_in_one_stratum_stays_a_number() -> None:
+    table = sites(3, seed=5).assign(relapses=lambda rows: np.arange(len(rows)) % 4.0)
+    table["relapses"] = table.relapses.mask(table.site == "site-0", table.relapses % 2)
+    fit = analyse([AssociationSpec("n", "relapses ~ edss", stratify="site")], table).fits[0]
+    assert len(fit.strata) == 6
+    assert "OLS" in fit.method
+
+
+def test_a_scale_of_each_stratum_is_said() -> None:
+    fit = analyse([replace(SPEC, formula="brain_pad_years ~ scale(edss) + age_years")], sites()).fits[0]
+    assert "scale(edss): the mean and standard deviation are those of each site" in fit.problems[0]
