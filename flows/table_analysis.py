@@ -93,7 +93,9 @@ def lines(analysis: Analysis) -> list[str]:
             continue
         figures = f"{row['estimate']:.6g} [{row['ci_low']:.6g}, {row['ci_high']:.6g}]"
         chance = f"p {_chance(row['p_value'])}, q {_chance(row['q_value'])}"
-        shown.append(f"{row['model']}: {row['term']} {figures}, SE {row['se']:.4g}, {chance}, n = {row['n_used']}")
+        shown.append(
+            f"{row['model']}: {row['term']} {figures}, SE {row['se']:.4g}, {chance}, n = {_size(row['n_used'])}"
+        )
     shown += ["", *(_model_line(fit) for fit in analysis.fits if fit.kind and len(analysis.fits) <= MOST_DESCRIBED)]
     said = [*analysis.problems, *(f"{fit.name}: {sentence}" for fit in analysis.fits for sentence in fit.problems)]
     return [*shown, *([""] if said else []), *dict.fromkeys(said)]
@@ -110,6 +112,10 @@ def _chance(p_value: float) -> str:
     return f"= {p_value:.3g}" if p_value >= 1e-4 else "< 0.0001"
 
 
+def _size(n: float) -> str:
+    return "not given" if pd.isna(n) else f"{n:.0f}"
+
+
 def _model_line(fit: AssociationFit) -> str:
     figures = [f"variance of {name} {value:.4f}" for name, value in fit.random_effects.items()]
     found = fit.diagnostics[fit.diagnostics["figure"] == "deviance"]["value"]
@@ -119,7 +125,8 @@ def _model_line(fit: AssociationFit) -> str:
     groups = fit.diagnostics[fit.diagnostics["figure"] == "groups"]["value"]
     named = fit.groups not in ("", "participant_id") and len(groups)
     of_whom = f"in {int(groups.iloc[0])} groups by {fit.groups}" if named else f"of {fit.n_subjects} subjects"
-    rows = f"{fit.n_used} rows {of_whom}; dropped: {dropped or 'none'}"
+    used = f"{fit.n_used} rows {of_whom}" if fit.n_used else "how many rows is not given"
+    rows = f"{used}; dropped: {dropped or 'none'}"
     return "; ".join([f"{fit.name}: {fit.method}", rows, *figures])
 
 

@@ -99,6 +99,18 @@ def test_estimates_of_sites_are_combined_without_their_rows(tmp_path: Path, spec
         assert next(row for row in out["effects"] if row["term"] == "edss")["df"] == 2
 
 
+def test_what_estimates_leave_out_is_printed(tmp_path: Path) -> None:
+    for site, line in (("a", "edss;0,8;0,2;"), ("b", "edss;0,6;;"), ("c", "edss;0,5;0,3;")):
+        (tmp_path / f"{site}.csv").write_text(f"term;estimate;se;n\n{line}\n")
+    files = [tmp_path / f"{site}.csv" for site in "abc"]
+    said = associate("--estimates", *files, "--out", tmp_path / "out")
+    assert "n = not given" in said
+    assert "0 rows" not in said
+    assert "standard error is missing: b (edss)" in said
+    assert "0 rows" not in (tmp_path / "out" / "methods.txt").read_text()
+    assert not [path for path in (tmp_path / "out").rglob("*.md") if "0 rows" in path.read_text()]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

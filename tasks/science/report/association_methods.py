@@ -169,7 +169,10 @@ def _missing(paragraph: Paragraph, analysis: Analysis) -> None:
             continue
         dropped = dropped_reasons(fit)
         lost = f" ({plural(sum(fit.n_dropped.values()), 'row')} not used: {', '.join(dropped)})" if dropped else ""
-        paragraph.say(f"“{fit.name}” used {plural(fit.n_used, 'row')} of {plural(fit.n_subjects, 'subject')}{lost}")
+        used = (
+            f"{plural(fit.n_used, 'row')} of {plural(fit.n_subjects, 'subject')}" if fit.n_used else "rows not counted"
+        )
+        paragraph.say(f"“{fit.name}” used {used}{lost}")
 
 
 def _software(paragraph: Paragraph, fits: Sequence[AssociationFit]) -> None:

@@ -134,6 +134,8 @@ def _beside(name: str) -> str:
 
 
 def _rows(fit: AssociationFit) -> list[str]:
+    if fit.kind == "meta" and not fit.n_used:
+        return ["How many rows the sites used is not given."]
     lost = sum(fit.n_dropped.values())
     whole = fit.n_used + lost
     of = f" of {plural(fit.n_subjects, 'subject')}" if fit.n_subjects != fit.n_used or not lost else ""

@@ -123,8 +123,8 @@ def rows_table(analysis: Analysis) -> Table:
     body = [
         (
             Cell(fit.name),
-            Cell(count(fit.n_used), numeric=True),
-            Cell(count(fit.n_subjects), numeric=True),
+            Cell(count(fit.n_used or (None if fit.kind else 0)), numeric=True),
+            Cell(count(fit.n_subjects or (None if fit.kind else 0)), numeric=True),
             Cell(count(sum(fit.n_dropped.values())), numeric=True),
             Cell("; ".join(dropped_reasons(fit)) or "–"),
             Cell("; ".join(f"{capital(variable(name))} {n:,}" for name, n in fit.n_missing.items() if n) or "–"),
@@ -182,7 +182,7 @@ def _model_note(fit: AssociationFit) -> str:
     adjusted = f"covariates: {', '.join(names)}" if names else "no covariates" if fit.coding else fit.formula
     dropped = dropped_reasons(fit)
     lost = f"dropped: {', '.join(dropped)}" if dropped else "no row dropped"
-    used = f"{plural(fit.n_used, 'row')} of {plural(fit.n_subjects, 'subject')}"
+    used = f"{plural(fit.n_used, 'row')} of {plural(fit.n_subjects, 'subject')}" if fit.n_used else "n not given"
     return f"{fit.name}: {'; '.join(filter(None, (method_of(fit), adjusted, used, lost)))}."
 
 

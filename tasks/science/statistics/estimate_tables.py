@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from ...records import AssociationSpec
-from ..cohort.problems import examples
+from ..cohort.problems import examples, quoted
+from ..cohort.tsv import as_number, typed_column
 from .analysis import Analysis, gathered
 from .association_fit import AssociationFit, unfitted
-from .design import INTERCEPT, as_levels
+from .design import INTERCEPT, as_levels, is_missing
 from .formula import nearest
 from .strata import combine
 
@@ -35,6 +36,10 @@ COLUMNS_READ = (
 # What padflow writes, and what others call it.
 OTHER_NAMES = {"site": "stratum", "n_used": "n", "std_error": "se", "beta": "estimate"}
 
+WORDS = {"estimate": "estimate", "se": "standard error"}
+YES = ("true", "t", "yes", "y", "1", "1.0", "ja", "j", "wahr", "oui", "sí", "si")
+NO = ("false", "f", "no", "n", "0", "0.0", "nein", "falsch", "non")
+
 
 def estimate_rows(table: pd.DataFrame, source: str) -> pd.DataFrame:
     """Bring one site's table into the columns that are combined.
@@ -46,31 +51,61 @@ def estimate_rows(table: pd.DataFrame, source: str) -> pd.DataFrame:
         source: Path or URL, which names the site where no column does.
 
     Returns:
-        `COLUMNS_READ`.
+        `COLUMNS_READ`, the `source`, and the `reason` why an estimate cannot be used, empty where it can.
 
     Raises:
-        ValueError: A column is absent, or a value is no number.
+        ValueError: A column is absent, or `of_interest` says neither yes nor no.
     """
     renamed = {old: new for old, new in OTHER_NAMES.items() if old in table and new not in table}
     rows = table.rename(columns=renamed)
     for name in NEEDED:
         if name not in rows:
             raise ValueError(f"{source}: no column {name!r} of estimates; {nearest(name, rows.columns)}")
-    rows = rows[as_levels(rows["term"]).notna()].reset_index(drop=True)
+    rows = rows.reset_index(drop=True)
+    reasons = pd.Series("", index=rows.index)
     for name in ("estimate", "se", "df", "n"):
-        values = pd.to_numeric(rows[name], errors="coerce") if name in rows else pd.Series(np.nan, index=rows.index)
-        rows[name] = values.astype("float64")
+        given = rows[name] if name in rows else pd.Series(np.nan, index=rows.index)
+        rows[name], wrong = _numbers(given)
+        if name in WORDS:
+            wrong = wrong.mask(is_missing(given), "is missing").mask(np.isinf(rows[name]), "is infinite")
+            wrong = wrong.mask(rows[name] <= 0, "is not above 0") if name == "se" else wrong
+            reasons = reasons.mask((reasons == "") & (wrong != ""), f"{WORDS[name]} " + wrong)
     site = _file_site(source)
     given = rows["stratum"] if "stratum" in rows else pd.Series(site, index=rows.index)
-    rows["stratum"] = as_levels(given).map(lambda text: text or site)
+    rows["stratum"] = as_levels(given).map(lambda text: text.strip() if text else site)
+    rows["term"] = as_levels(rows["term"])
     rows["model"] = as_levels(rows["model"]) if "model" in rows else "model"
     for name in ("formula", "method", "kind", "family", "reference"):
         rows[name] = as_levels(rows[name]).map(lambda text: text or "") if name in rows else ""
-    if "of_interest" in rows:
-        rows["of_interest"] = as_levels(rows["of_interest"]).str.casefold().isin(["true", "1", "1.0"])
-    else:
-        rows["of_interest"] = rows["term"] != "Intercept"
-    return rows[list(COLUMNS_READ)]
+    rows["of_interest"] = _of_interest(rows, source)
+    return rows.assign(source=source, reason=reasons)[[*COLUMNS_READ, "source", "reason"]]
+
+
+def _numbers(column: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """Read numbers, decimal commas where they are certain, and what is wrong with each cell that is none."""
+    if pd.api.types.is_numeric_dtype(column):
+        return column.astype("float64"), pd.Series("", index=column.index)
+    texts = [None if gone else str(value).strip() for value, gone in zip(column, is_missing(column), strict=True)]
+    typed, _ = typed_column(texts)
+    numbers = typed.to_numpy() if typed.dtype == "float64" else [as_number(text or "") for text in texts]
+    values = pd.Series(numbers, index=column.index, dtype="float64")
+    wrong = [
+        f"is no number ({quoted(text)})" if text and np.isnan(value) else ""
+        for text, value in zip(texts, values, strict=True)
+    ]
+    return values, pd.Series(wrong, index=column.index)
+
+
+def _of_interest(rows: pd.DataFrame, source: str) -> pd.Series:
+    by_name = rows["term"] != INTERCEPT
+    if "of_interest" not in rows:
+        return by_name
+    texts = as_levels(rows["of_interest"])
+    folded = texts.str.strip().str.casefold()
+    unknown = sorted(set(texts[texts.notna() & ~folded.isin([*YES, *NO])]))
+    if unknown:
+        raise ValueError(f"{source}: of_interest is {examples(unknown)}; write true or false, or leave the column out.")
+    return folded.isin(YES) | (texts.isna() & by_name)
 
 
 def combined_estimates(rows: pd.DataFrame) -> Analysis:
@@ -83,50 +118,68 @@ def combined_estimates(rows: pd.DataFrame) -> Analysis:
         One combined fit per model; estimates that cannot be used are counted, with their reason, and said.
 
     Raises:
-        ValueError: A site gives one term of a model twice.
+        ValueError: A site gives one term of a model twice, sites differ by their letters' case alone, or there is no
+            estimate.
     """
-    keys = ["stratum", "model", "term"]
-    repeated = rows[rows.duplicated(keys)]
+    rows, said = _with_model_and_term(rows)
+    _refuse_sites_given_twice(rows)
+    fits = [_combined(str(name), part) for name, part in rows.groupby("model", sort=False)]
+    return gathered(fits, said)
+
+
+def _with_model_and_term(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Take the rows that say what they estimate, and say how many of which file do not."""
+    said = []
+    for lacking in ("model", "term"):
+        for source, lost in rows[rows[lacking].isna()].groupby("source", sort=False):
+            models = examples([str(name) for name in dict.fromkeys(lost["model"].dropna())])
+            of = f" ({models})" if lacking == "term" and models else ""
+            # padflow writes a model that it could not fit as a row without a term and without an estimate.
+            unfitted_there = lacking == "term" and lost["estimate"].isna().all()
+            why = "no model could be fitted there" if unfitted_there else f"they name no {lacking}"
+            said.append(f"{source}: {len(lost)} row{'s' if len(lost) > 1 else ''} not used{of}: {why}.")
+        rows = rows[rows[lacking].notna()]
+    if rows.empty:
+        raise ValueError(f"No row has an estimate of a term of a model. {' '.join(said)}")
+    return rows, said
+
+
+def _refuse_sites_given_twice(rows: pd.DataFrame) -> None:
+    repeated = rows[rows.duplicated(["stratum", "model", "term"])]
     if len(repeated):
         first = repeated.iloc[0]
         raise ValueError(
             f"{first['stratum']} gives {first['term']} of {first['model']} twice. Give each file once, and a site "
-            "column "
-            "where several sites stand in one."
+            "column where several sites stand in one."
         )
-    fits = [_combined(str(name), part) for name, part in rows.groupby("model", sort=False)]
-    return gathered(fits)
+    spelt: dict[str, str] = {}
+    for site in dict.fromkeys(rows["stratum"]):
+        other = spelt.setdefault(site.casefold(), site)
+        if other != site:
+            raise ValueError(f"Sites {other} and {site}: if they are one, give its estimates once; if two, rename one.")
 
 
 def _combined(name: str, rows: pd.DataFrame) -> AssociationFit:
-    unusable = {
-        "estimate is missing": ~np.isfinite(rows["estimate"]),
-        "standard error is not above 0": np.isfinite(rows["estimate"]) & ~(rows["se"] > 0),
-        "standard error is infinite": np.isfinite(rows["estimate"]) & np.isinf(rows["se"]),
-    }
     said = []
-    for reason, mask in unusable.items():
-        if mask.any():
-            who = ", ".join(f"{row.stratum} ({row.term})" for row in rows[mask].itertuples())
-            said.append(f"{int(mask.sum())} estimates not used, since their {reason}: {who}.")
+    for reason, part in rows[rows["reason"] != ""].groupby("reason", sort=False):
+        who = ", ".join(f"{row.stratum} ({row.term})" for row in part.itertuples())
+        said.append(f"{len(part)} estimate{'s' if len(part) > 1 else ''} not used, since the {reason}: {who}.")
     other_references, sentences = _differing_references(rows)
-    said += sentences
+    said += [*sentences, *_of_copies(rows)]
     formulas = [text for text in dict.fromkeys(rows["formula"]) if text]
     if len(formulas) > 1:
         said.append(f"The sites' formulas differ ({'; '.join(formulas)}): their estimates may not mean the same.")
     kinds = [text for text in dict.fromkeys(rows["kind"]) if text]
     if len(kinds) > 1:
         said.append(f"The sites' models differ ({', '.join(kinds)}): their estimates are not on one scale.")
+    if not rows["of_interest"].any():
+        said.append("No term is of interest: the column of_interest says so of none.")
     formula = formulas[0] if formulas else ""
-    sizes = rows.groupby("stratum")["n"].max()
-    n_used = int(sizes.fillna(0).sum())
     spec = AssociationSpec(name, formula, family=next((text for text in rows["family"] if text), ""))
-    empty = unfitted(spec, formula.split("~")[0].strip(), tuple(said), {})
-    base = replace(empty, n_used=n_used, n_subjects=n_used, groups="site")
-    usable = rows[~np.logical_or.reduce(list(unusable.values()))]
-    usable = usable[~usable["term"].isin(other_references)]
+    base = replace(unfitted(spec, formula.split("~")[0].strip(), tuple(said), {}), groups="site")
+    usable = rows[(rows["reason"] == "") & ~rows["term"].isin(other_references)]
     within = "; ".join(text for text in dict.fromkeys(rows["method"]) if text) or "as each site fitted it"
-    fit = combine(base, usable.fillna({"n": 0}), "site", "REML", within)
+    fit = _counted(combine(base, usable, "site", "REML", within), rows.groupby("stratum", sort=False)["n"].max())
     if kinds and set(kinds) <= {"logistic", "cox", "ordinal"} and len(fit.coefficients):
         ratios = {
             "ratio": np.exp(fit.coefficients["estimate"].astype(float)),
@@ -135,6 +188,25 @@ def _combined(name: str, rows: pd.DataFrame) -> AssociationFit:
         }
         fit = replace(fit, coefficients=fit.coefficients.assign(**ratios))
     return fit
+
+
+def _counted(fit: AssociationFit, sizes: pd.Series) -> AssociationFit:
+    """Count the people of the sites that stand in the result, and those of the others as not used."""
+    used = sizes.index.isin(fit.strata["stratum"])
+    n = int(sizes[used].fillna(0).sum())
+    others = {f"no estimate of {site} could be used": int(size) for site, size in sizes[~used].dropna().items()}
+    silent = [str(site) for site in sizes.index[sizes.isna()]]
+    said = [f"{examples(silent)}: n is not given, and not in the counts of rows and subjects."] if silent else []
+    return replace(fit, n_used=n, n_subjects=n, n_dropped=others, problems=(*fit.problems, *said))
+
+
+def _of_copies(rows: pd.DataFrame) -> list[str]:
+    """Ask whether sites that give the same numbers are one."""
+    seen: dict[tuple[object, ...], list[str]] = {}
+    for site, part in rows[rows["reason"] == ""].groupby("stratum", sort=False):
+        facts = part.sort_values("term")[["term", "estimate", "se", "n"]].fillna(-1.0)
+        seen.setdefault(tuple(facts.itertuples(index=False, name=None)), []).append(str(site))
+    return [f"{examples(sites)} give the same numbers: is it one site twice?" for sites in seen.values() if sites[1:]]
 
 
 def _differing_references(rows: pd.DataFrame) -> tuple[list[str], list[str]]:

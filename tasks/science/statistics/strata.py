@@ -14,12 +14,15 @@ from scipy import stats
 from ...records import AssociationSpec
 from ..cohort.problems import examples
 from .association_fit import COLUMNS, HETEROGENEITY_COLUMNS, STRATA_COLUMNS, AssociationFit, unfitted
-from .design import Coding, NotEstimable, as_levels, is_missing, natural
+from .design import INTERCEPT, Coding, NotEstimable, as_levels, is_missing, natural
 from .formula import Formula, parse
 from .meta_analysis import pool
 from .outcome import coded_outcome
 from .references import reference_of
 from .selection import select_rows
+
+# Below months for years; far above what people differ by.
+OTHER_UNIT = 6.0
 
 Fit = Callable[[AssociationSpec, pd.DataFrame], AssociationFit]
 
@@ -181,6 +184,7 @@ def combine(
         if len(sound) < k:
             who = examples([str(name) for name in sound["stratum"]])
             problems.append(f"{term}: {len(sound)} of {k} levels of {what} estimate it: {who}.")
+        problems += _of_units(str(term), sound) if term != INTERCEPT else []
         pooled = pool(sound["estimate"], sound["se"], method)
         problems += [f"{term}: {sentence}" for sentence in pooled.problems if term != "Intercept"]
         strata += _stratum_rows(str(term), sound, pooled.weights)
@@ -196,7 +200,7 @@ def combine(
                 "p_value": 2 * stats.t.sf(abs(pooled.estimate / pooled.se), pooled.df),
                 "ci_low": pooled.estimate - reach,
                 "ci_high": pooled.estimate + reach,
-                "n_used": int(sound["n"].sum()),
+                "n_used": int(n) if np.isfinite(n := sound["n"].astype(float).sum(skipna=False)) else np.nan,
                 "reference": next((text for text in sound["reference"] if text), ""),
                 "of_interest": bool(sound["of_interest"].any()) if "of_interest" in sound else term != "Intercept",
             }
@@ -219,6 +223,23 @@ def combine(
         heterogeneity=pd.DataFrame(between, columns=HETEROGENEITY_COLUMNS),
         notes=(*base.notes, "Each term is combined by itself; the strata's covariances between terms are not used."),
     )
+
+
+def _of_units(term: str, rows: pd.DataFrame) -> list[str]:
+    """Ask about a stratum that is many times the others in both its estimate and its error: months, not years?"""
+    if len(rows) < 3:
+        return []
+    sizes = np.log(rows[["estimate", "se"]].astype(float).abs().replace(0.0, np.nan))
+    said = []
+    for place, name in enumerate(rows["stratum"]):
+        # On the logarithm, or one large stratum of two others would make the third look small.
+        times = np.exp(sizes.iloc[place] - sizes.drop(index=sizes.index[place]).median()).to_numpy()
+        if (times > OTHER_UNIT).all() or (times < 1 / OTHER_UNIT).all():
+            said.append(
+                f"{term}: {name} has {times[0]:.2g} times the estimate and {times[1]:.2g} times the standard error of "
+                "the others (medians): is it in another unit, such as months for years?"
+            )
+    return said
 
 
 def _stratum_rows(term: str, rows: pd.DataFrame, weights: np.ndarray) -> list[tuple[object, ...]]:

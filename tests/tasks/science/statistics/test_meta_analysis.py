@@ -11,6 +11,7 @@ from scipy.optimize import minimize_scalar
 
 from tasks.records import AssociationSpec
 from tasks.science.statistics.analysis import analyse
+from tasks.science.statistics.association_fit import AssociationFit
 from tasks.science.statistics.estimate_tables import combined_estimates, estimate_rows
 from tasks.science.statistics.meta_analysis import pool
 
@@ -259,3 +260,84 @@ def test_a_number_that_is_zero_or_one_in_one_stratum_stays_a_number() -> None:
 def test_a_scale_of_each_stratum_is_said() -> None:
     fit = analyse([replace(SPEC, formula="brain_pad_years ~ scale(edss) + age_years")], sites()).fits[0]
     assert "scale(edss): the mean and standard deviation are those of each site" in fit.problems[0]
+
+
+def combined(**tables: pd.DataFrame) -> tuple[AssociationFit, str]:
+    """The one fit of sites' tables, and all that is said."""
+    rows = [estimate_rows(table, f"{site}.csv") for site, table in tables.items()]
+    analysis = combined_estimates(pd.concat(rows, ignore_index=True))
+    return analysis.fits[0], " ".join([*analysis.problems, *analysis.fits[0].problems])
+
+
+def edss_of(estimate: object, se: object = 0.2, **more: object) -> pd.DataFrame:
+    return pd.DataFrame([{"term": "edss", "estimate": estimate, "se": se, "n": 50} | more])
+
+
+def test_rows_that_do_not_say_what_they_estimate_are_counted() -> None:
+    named = edss_of(0.8, model="m")
+    fit, said = combined(
+        a=pd.concat([named, edss_of(5.0, model=None)]),
+        b=pd.concat([named.assign(estimate=0.7), named.assign(term=None, estimate=9.0)]),
+        c=named.assign(term=None, estimate=None),
+    )
+    assert fit.heterogeneity.k.tolist() == [2]
+    assert "a.csv: 1 row not used: they name no model." in said
+    assert "b.csv: 1 row not used (m): they name no term." in said
+    assert "c.csv: 1 row not used (m): no model could be fitted there." in said
+    with pytest.raises(ValueError, match="No row has an estimate"):
+        combined(a=edss_of(0.8, model=None))
+
+
+def test_why_an_estimate_is_not_used_is_the_true_reason() -> None:
+    fit, said = combined(
+        comma=edss_of("0,8", "0,2"),
+        point=edss_of(0.6),
+        thousands=edss_of("1,234"),
+        word=edss_of("abc"),
+        none=edss_of(None),
+        endless=edss_of(np.inf),
+        negative=edss_of(0.5, -0.2),
+        certain=edss_of(0.5, None),
+    )
+    assert fit.strata.estimate.tolist() == [0.8, 0.6]
+    assert "estimate is no number ('1,234'): thousands (edss)" in said
+    assert "estimate is no number ('abc'): word (edss)" in said
+    assert "estimate is missing: none (edss)" in said
+    assert "estimate is infinite: endless (edss)" in said
+    assert "standard error is not above 0: negative (edss)" in said
+    assert "standard error is missing: certain (edss)" in said
+
+
+def test_people_of_sites_that_are_not_used_are_not_counted_as_used() -> None:
+    fit, _ = combined(a=edss_of(0.8), b=edss_of(0.6, None, n=40), c=edss_of(0.5, n=40))
+    assert (fit.n_used, fit.n_subjects) == (90, 90)
+    assert fit.n_dropped == {"no estimate of b could be used": 40}
+    unknown, said = combined(a=edss_of(0.8, n=None), c=edss_of(0.5, n=None))
+    assert unknown.coefficients.n_used.isna().all()
+    assert "a, c: n is not given" in said
+
+
+@pytest.mark.parametrize("word", ["yes", "Ja", "y", "T", "1", True])
+def test_words_for_yes_are_of_interest(word: object) -> None:
+    fit, _ = combined(a=edss_of(0.8, of_interest=word), b=edss_of(0.6, of_interest=word))
+    assert fit.coefficients.of_interest.all()
+    assert fit.coefficients.q_value.notna().all()
+
+
+def test_other_words_for_of_interest_are_refused_and_none_of_interest_is_said() -> None:
+    with pytest.raises(ValueError, match=r"a\.csv: of_interest is perhaps"):
+        combined(a=edss_of(0.8, of_interest="perhaps"))
+    _, said = combined(a=edss_of(0.8, of_interest="no"), b=edss_of(0.6, of_interest="no"))
+    assert "No term is of interest" in said
+
+
+def test_a_site_in_another_unit_and_a_site_given_twice_are_asked_about() -> None:
+    _, said = combined(a=edss_of(0.8), b=edss_of(9.6, 2.4), c=edss_of(0.7))
+    assert "edss: b has 13 times the estimate and 12 times the standard error of the others" in said
+    assert said.count("another unit") == 1
+    _, plain = combined(a=edss_of(0.8), b=edss_of(9.6), c=edss_of(0.7))
+    assert "another unit" not in plain
+    _, said = combined(oslo=edss_of(0.8), osl=edss_of(0.8), graz=edss_of(0.7))
+    assert "oslo, osl give the same numbers: is it one site twice?" in said
+    with pytest.raises(ValueError, match="Sites Oslo and oslo"):
+        combined(Oslo=edss_of(0.8), oslo=edss_of(0.8))
