@@ -229,7 +229,7 @@ def _of_units(term: str, rows: pd.DataFrame) -> list[str]:
     """Ask about a stratum that is many times the others in both its estimate and its error: months, not years?"""
     if len(rows) < 3:
         return []
-    sizes = np.log(rows[["estimate", "se"]].astype(float).abs().replace(0.0, np.nan))
+    sizes = rows[["estimate", "se"]].astype(float).abs().replace(0.0, np.nan).apply(np.log)
     said = []
     for place, name in enumerate(rows["stratum"]):
         # On the logarithm, or one large stratum of two others would make the third look small.
