@@ -15,8 +15,10 @@ from tasks.science.cohort.tsv import decoded
 
 # Text in these is a name, whatever it looks like: 007 is not 7.
 NAMES = ("participant_id", "session_id", "scan_id", "cohort", "site", "sex", "gender", "stratum")
-# In any other column these say that there is no value.
-MISSING = ("", "n/a", "N/A", "NA", "na", "NaN", "nan", "NULL", "null", "None", "none", "#N/A", "#NULL!", "#DIV/0!", ".")
+# In any column these say that there is no value; these words do so among numbers and names, and are a level elsewhere:
+# a treatment may be none.
+MISSING = ("", "n/a", "N/A", "NA", "na", "NaN", "nan", "NULL", "null", "#N/A", "#NULL!", "#DIV/0!", ".")
+NONE = ("None", "none")
 DELIMITERS = (",", ";", "\t", "|")
 LARGEST_BYTES = 2 * 2**30
 ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".csv.gz", ".tsv.gz")
@@ -103,11 +105,21 @@ def _delimited(data: bytes, url: str) -> ReadTable:
     except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning) as error:
         raise ValueError(f"{url}: its rows do not fit its header: {str(error).strip()} Correct that line.") from error
     rows.columns = [str(name).strip() for name in rows.columns]
+    rows = rows.assign(**{str(name): _without_none(rows[name]) for name in rows if rows[name].isin(NONE).any()})
     said = [problem.message for problem in problems]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         said.append(f"{url}: the columns {examples(repeated)} stand twice; the later ones are called by a number.")
     return ReadTable(_checked(rows, url), tuple(said))
+
+
+def _without_none(column: pd.Series) -> pd.Series:
+    """Read None as missing in a name, and where all else are numbers."""
+    others = column.mask(column.isin(NONE))
+    if column.name in NAMES:
+        return others
+    numbers = pd.to_numeric(others, errors="coerce")
+    return numbers if numbers.notna().sum() == others.notna().sum() else column
 
 
 def _checked(rows: pd.DataFrame, url: str) -> pd.DataFrame:
