@@ -11,11 +11,9 @@ from ...records import AssociationSpec
 from .association import fit_association
 from .association_fit import COLUMNS, AssociationFit, unfitted
 from .declaration import expanded
-from .formula import BASELINE, PER_YEAR, parse
-from .input_traps import AGES, readable
+from .formula import parse
+from .model_tables import ModelTables
 from .multiplicity import add_fdr
-from .selection import SharedRows
-from .survival import YEARS
 
 EFFECT_COLUMNS = [
     *COLUMNS,
@@ -62,14 +60,10 @@ def analyse(specs: Sequence[AssociationSpec], table: pd.DataFrame) -> Analysis:
             lacks is a row with its reason.
     """
     models = expanded(specs)
-    read = {spec.name: columns_read(spec) for spec in models}
-    table, said = readable(table, [column for columns in read.values() for column in columns])
-    if "participant_id" not in table and all(spec.sessions == "baseline" for spec in models):
-        shared = SharedRows(table.assign(participant_id=[f"row {k + 1}" for k in range(len(table))]), False)
-    else:
-        shared = SharedRows(table)
+    tables = ModelTables(models, table)
     fits = []
     for spec in models:
+        shared, sentences = tables.of(spec)
         try:
             fit = fit_association(spec, shared.table, shared)
         except ValueError as error:
@@ -77,16 +71,8 @@ def analyse(specs: Sequence[AssociationSpec], table: pd.DataFrame) -> Analysis:
             fit = unfitted(
                 spec, parse(spec.formula).response.label, (f"Not fitted: {error}",), {"not read": len(table)}
             )
-        sentences = [sentence for column in read[spec.name] for sentence in said.get(column, ())]
         fits.append(replace(fit, problems=(*fit.problems, *sentences)) if sentences else fit)
-    return gathered(fits, [sentence for sentences in said.values() for sentence in sentences])
-
-
-def columns_read(spec: AssociationSpec) -> list[str]:
-    """Columns that a model reads, those among them of which others are made, and those that check them."""
-    named = [*parse(spec.formula).columns, *([spec.event] if spec.event else [])]
-    stems = [name.removesuffix(ending) for name in named for ending in (BASELINE, PER_YEAR)]
-    return list(dict.fromkeys([*named, *stems, *AGES, YEARS]))
+    return gathered(fits, list(tables.said))
 
 
 def gathered(fits: Sequence[AssociationFit], problems: Sequence[str] = ()) -> Analysis:

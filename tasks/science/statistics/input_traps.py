@@ -1,17 +1,14 @@
-"""What real tables hold that no model should compute through: said, and taken out or put right if that is certain."""
+"""Clinical values that cannot be true, or are in another unit than their name says: said, and not computed through."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from ..cohort.clinical_table import SEXES
-from ..cohort.problems import examples, quoted
-from ..cohort.tsv import as_number, typed_column
-from .design import NotEstimable, as_levels, is_missing
+from ..cohort.problems import examples
+from .design import NotEstimable
 
 # Scale → lowest, highest and step of its values; a step of 0 leaves the grid open. CDR-SB adds boxes of 0.5.
 SCALES = {
@@ -27,12 +24,9 @@ DURATIONS = (
     *("disease_duration", "disease_duration_years", "duration", "duration_years", "years_since_onset"),
     *("years_since_diagnosis", "time_since_diagnosis", "time_since_onset"),
 )
-SEX_COLUMNS = ("sex", "gender")
 OLDEST_YEARS = 125.0
 # Where so many durations exceed the age, the column is in another unit rather than full of slips.
 SHARE_OF_WRONG_UNIT = 0.2
-# A column of numbers with a few words among them is a column of numbers.
-SHARE_OF_NUMBERS = 0.8
 MONTHS_PER_YEAR, DAYS_PER_YEAR = 12.0, 365.25
 
 
@@ -42,36 +36,6 @@ class Impossible(NamedTuple):
     rows: pd.Series
     reason: str
     sentence: str
-
-
-def readable(table: pd.DataFrame, columns: Iterable[str]) -> tuple[pd.DataFrame, dict[str, list[str]]]:
-    """Give the columns that models read their types, and say what was odd about them.
-
-    Decimal commas become numbers; a few words among numbers and infinite values become missing; sexes are written F and
-    M. Nothing is guessed: codes of sex whose meaning no one says stay codes.
-
-    Args:
-        table: Any table.
-        columns: Those that models read; others are left as they are.
-
-    Returns:
-        The table, and sentences by column.
-    """
-    said: dict[str, list[str]] = {}
-    clean = {}
-    for name in dict.fromkeys(columns):
-        if name not in table or not isinstance(table[name], pd.Series):
-            continue
-        sentences: list[str] = []
-        column = (
-            _sexes(name, table[name], sentences) if name.casefold() in SEX_COLUMNS else _typed(table[name], sentences)
-        )
-        column = _finite(column, sentences)
-        if sentences:
-            said[name] = [f"{name}: {sentence}" for sentence in sentences]
-        if column is not table[name]:
-            clean[name] = column
-    return table.assign(**clean), said
 
 
 def impossible_values(rows: pd.DataFrame, columns: Iterable[str]) -> Iterator[Impossible]:
@@ -178,59 +142,3 @@ def _impossible(column: str, values: pd.Series, mask: pd.Series, what: str) -> I
     n = int(mask.sum())
     sentence = f"{column}: {n} row{'s' if n > 1 else ''} {what} ({shown}); not used. Correct or empty them."
     return Impossible(mask, f"{column} {what.split(' (')[0]}", sentence)
-
-
-def _typed(column: pd.Series, sentences: list[str]) -> pd.Series:
-    if pd.api.types.is_numeric_dtype(column) or isinstance(column.dtype, pd.CategoricalDtype):
-        return column
-    missing = is_missing(column)
-    texts = [None if gone else str(value).strip() for value, gone in zip(column, missing, strict=True)]
-    typed, remark = typed_column(texts)
-    if remark:
-        sentences.append(f"{remark}.")
-    if typed.dtype == "float64":
-        return pd.Series(typed.to_numpy(), index=column.index)
-    present = [text for text in texts if text is not None]
-    words = [text for text in present if as_number(text.replace(",", ".")) is None]
-    numbers = len(present) - len(words)
-    if words and numbers >= SHARE_OF_NUMBERS * len(present) and numbers > len(set(words)):
-        distinct = [quoted(word) for word in dict.fromkeys(words)]
-        sentences.append(f"{len(words)} rows hold words among numbers ({examples(distinct)}): taken as missing.")
-        rest, _ = typed_column([text if text is not None and text not in words else None for text in texts])
-        return pd.Series(rest.to_numpy(), index=column.index)
-    return column
-
-
-def _finite(column: pd.Series, sentences: list[str]) -> pd.Series:
-    if not pd.api.types.is_float_dtype(column):
-        return column
-    infinite = np.isinf(column.to_numpy(dtype=np.float64, na_value=np.nan))
-    if not infinite.any():
-        return column
-    sentences.append(f"{int(infinite.sum())} infinite values: taken as missing.")
-    return column.mask(infinite)
-
-
-def _sexes(name: str, column: pd.Series, sentences: list[str]) -> pd.Series:
-    texts = as_levels(column)
-    known = texts.map(lambda text: SEXES.get(str(text).strip().casefold()) if text is not None else None)
-    present = texts.notna()
-    spelt = sorted(set(texts[present & known.notna()]))
-    unknown = sorted(set(texts[present & known.isna()]))
-    if unknown and spelt:
-        n = int((present & known.isna()).sum())
-        sentences.append(
-            f"{n} rows hold {examples(unknown)} beside {examples(spelt)}, and nothing says what they mean: taken as "
-            "missing. Write F or M."
-        )
-    elif unknown:
-        if len(unknown) > 1:
-            sentences.append(
-                f"the codes {examples(unknown)} do not say which is female; their difference is named by code. Write "
-                "F and "
-                "M to know its direction."
-            )
-        return texts
-    if len(spelt) > len(set(known.dropna())):
-        sentences.append(f"coded as {examples(spelt)}: read as F and M.")
-    return known.astype(object).where(known.notna(), None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -207,3 +209,157 @@ def test_missing_values_can_be_refused() -> None:
     assert fit(table).n_missing == {"brain_pad_years": 0, "disease_duration": 4, "age_years": 0, "sex": 0}
     found = fit(table, missing="error")
     assert said(found, "Not fitted: 4 of 60 rows lack a value (disease_duration in 4)")
+
+
+def test_words_for_the_controls_do_not_switch_the_checks_of_a_scale_off() -> None:
+    table = clinic().astype({"edss": object})
+    table.loc[table.diagnosis == "HC", "edss"] = "-"
+    patients = table.index[table.diagnosis == "MS"]
+    table.loc[patients[:2], "edss"] = ["25", "0.25"]
+    table.edss = table.edss.astype(str)
+    found = fit(table, "brain_pad_years ~ edss + age_years", where={"diagnosis": ("MS",)})
+    assert found.n_used == len(patients) - 2
+    assert said(found, "edss: 1 row outside 0–10 (25)")
+    assert not said(found, "words among numbers")
+    everyone = fit(table, "brain_pad_years ~ edss + age_years")
+    assert said(everyone, f"{int((table.diagnosis == 'HC').sum())} rows hold words among numbers ('-')")
+    assert list(everyone.coefficients.term) == ["Intercept", "edss", "age_years"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "sentence"),
+    [
+        (["<5"] * 20, "nfl: 20 rows hold a limit instead of a number ('<5')"),
+        (["43 y", "12 y"] * 10, "nfl: 20 rows hold a number with a unit ('43 y', '12 y')"),
+        (["7,5"] * 20, "nfl: 20 values have decimal commas"),
+        (["1.056,5"] * 20, "nfl: points group thousands and commas are decimal ('1.056,5')"),
+        (["1,056.5"] * 20, "nfl: commas group thousands ('1,056.5')"),
+        (["1,056"] * 20, "nfl: 20 rows hold a comma that could be decimal or group thousands ('1,056')"),
+    ],
+)
+def test_what_people_write_among_numbers(cells: list[str], sentence: str) -> None:
+    rng = np.random.default_rng(1)
+    table = clinic(nfl=[*cells, *(f"{value:.1f}" for value in rng.uniform(5, 15, 40))])
+    found = fit(table, "brain_pad_years ~ nfl + age_years")
+    assert said(found, sentence)
+    assert list(found.coefficients.term) == ["Intercept", "nfl", "age_years"]
+
+
+def test_a_few_number_codes_beside_a_word_stay_a_category() -> None:
+    table = clinic(arm=np.array(["1", "2", "unknown"])[np.arange(60) % 3])
+    found = fit(table, "brain_pad_years ~ arm + age_years")
+    assert list(found.coefficients.term) == ["Intercept", "arm[2]", "arm[unknown]", "age_years"]
+    assert said(found, "arm: 20 rows hold words ('unknown') and 40 numbers", "levels of a category")
+
+
+def test_a_declared_category_keeps_its_words_and_another_model_its_numbers() -> None:
+    table = clinic().astype({"edss": str})
+    table.loc[:9, "edss"] = "none tested"
+    models = [spec("brain_pad_years ~ C(edss) + age_years"), spec("brain_pad_years ~ edss + age_years")]
+    levels, numbers = analyse([replace(model, name=name) for model, name in zip(models, "ab", strict=True)], table).fits
+    assert "edss[none tested]" in set(levels.coefficients.term)
+    assert levels.n_used > numbers.n_used == 50
+
+
+def test_times_in_words_are_missing_and_not_levels() -> None:
+    table = cohort(40, sessions=3).astype({"years_since_baseline": str})
+    table.loc[table.session_id == "ses-3", "years_since_baseline"] = "lost"
+    found = fit(table, "brain_pad_years ~ years_since_baseline + sex", sessions="all")
+    assert "years_since_baseline" in set(found.coefficients.term)
+    assert said(found, "years_since_baseline: 40 rows hold words among numbers ('lost')")
+
+
+def test_a_time_to_an_event_that_is_a_limit() -> None:
+    rng = np.random.default_rng(2)
+    times = [f"{value:.2f}" for value in rng.exponential(5, 60)]
+    times[:20] = [">5"] * 20
+    table = clinic(time=times, event=np.arange(60) % 2)
+    assert said(fit(table, "time ~ brain_pad_years", event="event"), "time: 20 rows hold a limit", "0 as its event")
+
+
+@pytest.mark.parametrize("code", [-999, -99, 999, 9999])
+def test_codes_of_missing_values(code: int) -> None:
+    table = clinic()
+    clean = fit(table.drop(index=[3, 4]))
+    table.loc[[3, 4], "brain_pad_years"] = code
+    found = fit(table)
+    assert said(found, f"brain_pad_years: 2 rows equal to {code}, a usual code of a missing value")
+    assert found.n_dropped == {"missing brain_pad_years": 2}
+    pd.testing.assert_frame_equal(found.coefficients, clean.coefficients)
+
+
+def test_the_same_digits_within_a_distribution_are_values() -> None:
+    scores = np.linspace(40, 130, 60)
+    scores[[10, 20, 30]] = [77, 88, 99]
+    assert fit(clinic(score=scores), "brain_pad_years ~ score + age_years").problems == ()
+    changes = np.linspace(-20, 20, 60)
+    changes[3] = -9
+    assert fit(clinic(change=changes), "brain_pad_years ~ change + age_years").problems == ()
+    skewed = np.exp(np.linspace(0, np.log(85), 60))
+    skewed[59] = 99
+    assert not said(fit(clinic(nfl=skewed), "brain_pad_years ~ nfl + age_years"), "code of a missing value")
+
+
+def test_a_code_among_times_does_not_become_the_baseline() -> None:
+    table = cohort(40, sessions=3)
+    formula = "brain_pad_years ~ edss_baseline + years_since_baseline"
+    clean = fit(table.drop(index=1), formula, sessions="all")
+    table.loc[1, "years_since_baseline"] = -999.0
+    found = fit(table, formula, sessions="all")
+    assert said(found, "years_since_baseline: 1 row equal to -999")
+    assert found.coefficients.estimate.to_numpy() == pytest.approx(clean.coefficients.estimate.to_numpy())
+
+
+def test_codes_among_words_are_no_group() -> None:
+    table = clinic()
+    table.loc[:3, "diagnosis"] = "-999"
+    found = fit(table, "brain_pad_years ~ diagnosis + age_years")
+    assert said(found, "diagnosis: 4 rows equal to -999, a usual code of a missing value")
+    assert found.n_dropped == {"missing diagnosis": 4}
+
+
+def test_a_wild_value_is_pointed_at_and_kept() -> None:
+    table = clinic()
+    table.loc[3, "brain_pad_years"] = 512.0
+    found = fit(table)
+    assert said(found, "brain_pad_years: 1 row beyond 20 robust", "512", "kept")
+    assert found.n_used == 60
+
+
+@pytest.mark.parametrize("column", ["diagnosis", "site"])
+def test_levels_that_differ_by_blanks_or_case_are_one(column: str) -> None:
+    table = clinic()
+    formula = f"brain_pad_years ~ {column} + age_years"
+    expected = fit(table, formula)
+    first = table[column].iloc[0]
+    blank, lower = table.copy(), table.copy()
+    blank.loc[0, column] = f" {first} "
+    lower.loc[0, column] = first.swapcase()
+    for changed, sentence in ((blank, "differ between rows"), (lower, f"'{first.swapcase()}' (1 row) is read as")):
+        found = fit(changed, formula)
+        pd.testing.assert_frame_equal(found.coefficients, expected.coefficients)
+        assert said(found, column, sentence)
+
+
+def test_blanks_of_a_filter_and_of_strata_are_no_level() -> None:
+    table = clinic()
+    table.loc[::2, "diagnosis"] += " "
+    expected = fit(clinic(), "brain_pad_years ~ age_years", where={"diagnosis": ("MS",)})
+    assert fit(table, "brain_pad_years ~ age_years", where={"diagnosis": ("MS",)}).n_used == expected.n_used
+    table.loc[::2, "site"] += " "
+    found = fit(table, "brain_pad_years ~ age_years", stratify="site")
+    assert sorted(set(found.strata.stratum)) == ["x", "y"]
+
+
+def test_genotypes_that_are_capitals_only_stay_apart() -> None:
+    table = clinic(gene=np.array(["AA", "Aa", "aa"])[np.arange(60) % 3])
+    found = fit(table, "brain_pad_years ~ gene + age_years")
+    assert {"gene[Aa]", "gene[aa]"} <= set(found.coefficients.term)
+    assert said(found, "gene:", "differ only by capitals")
+
+
+def test_none_is_a_treatment() -> None:
+    table = clinic(treatment=np.array(["None", "IFN", "OCR"])[np.arange(60) % 3])
+    found = fit(table, "brain_pad_years ~ treatment + age_years")
+    assert (found.n_used, "treatment[None]" in set(found.coefficients.term)) == (60, True)
+    assert said(found, "treatment: 20 rows equal to None, which is read as a level")

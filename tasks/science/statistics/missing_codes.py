@@ -1,0 +1,91 @@
+"""Numbers that stand for a missing value, such as -999, and values so far out that they may be slips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+POSITIVE_CODES = tuple(float(digit * n) for digit in "789" for n in range(2, 6))
+NEGATIVE_CODES = (-9.0, *(-code for code in POSITIVE_CODES))
+CODES = np.array([*POSITIVE_CODES, *NEGATIVE_CODES])
+# In units of the spread of the other values. A negative code where nothing else is negative needs less to be one.
+FAR, FAR_BELOW_ZERO, WILD = 10.0, 5.0, 20.0
+# Of its distance from the middle, how much must be empty: the tail of a skewed marker reaches 99 step by step.
+EMPTY_SHARE = 0.5
+FEWEST_OTHERS = 5
+# A median absolute deviation times this is a standard deviation where values are normal.
+MAD_TO_SD = 1.4826
+
+
+def codes_of_missing(values: NDArray[np.float64]) -> list[float]:
+    """Find the repeated-digit codes that lie far outside everything else in a column.
+
+    Args:
+        values: A column, NaN where missing.
+
+    Returns:
+        The codes, none of them within the distribution of the other values.
+    """
+    suspects = np.unique(values[np.isin(values, CODES)])
+    others = values[np.isfinite(values) & ~np.isin(values, CODES)]
+    if not len(suspects) or len(others) < FEWEST_OTHERS:
+        return []
+    middle, spread = middle_and_spread(others)
+    low, high = float(others.min()), float(others.max())
+    return [float(code) for code in suspects if _is_far(float(code), middle, spread, low, high)]
+
+
+def _is_far(code: float, middle: float, spread: float, low: float, high: float) -> bool:
+    distance = abs(code - middle)
+    gap = low - code if code < middle else code - high
+    needed = FAR_BELOW_ZERO if code < 0 <= low else FAR
+    return distance > needed * spread and gap > EMPTY_SHARE * distance
+
+
+def wild_values(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Point at values beyond 20 robust standard deviations from the median.
+
+    Args:
+        values: A column, NaN where missing.
+    """
+    finite = values[np.isfinite(values)]
+    if len(finite) < FEWEST_OTHERS:
+        return np.zeros(len(values), dtype=bool)
+    middle, spread = middle_and_spread(finite)
+    return np.isfinite(values) & (np.abs(values - middle) > WILD * spread)
+
+
+def middle_and_spread(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Give the median and a standard deviation that a few slips do not move; of a heap of equal values, the plain one.
+
+    Args:
+        values: Finite values, at least one.
+    """
+    middle = float(np.median(values))
+    spread = MAD_TO_SD * float(np.median(np.abs(values - middle)))
+    return middle, spread or float(np.std(values)) or max(abs(middle), 1.0)
+
+
+def codes_among_levels(levels: Iterable[str]) -> list[str]:
+    """Find levels that are codes of a missing value beside levels that are words.
+
+    >>> codes_among_levels(["HC", "MS", "-999"]), codes_among_levels(["1", "2", "-9"])
+    (['-999'], [])
+    >>> codes_among_levels(["Graz", "99", "101"])
+    []
+    """
+    numbers = {level: number for level in levels if (number := _number(level)) is not None}
+    if len(numbers) == len(set(levels)):
+        return []
+    negative = [level for level, number in numbers.items() if number in NEGATIVE_CODES]
+    positive = [level for level, number in numbers.items() if number in (9.0, *POSITIVE_CODES)]
+    return negative + (positive if len(negative) + len(positive) == len(numbers) else [])
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,118 @@
+"""Which columns each declared model reads and what it takes them for, and the table that it therefore reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ...records import AssociationSpec
+from .design import as_levels
+from .formula import BASELINE, PER_YEAR, parse
+from .input_traps import AGES
+from .readable import Remark, readable
+from .selection import SharedRows
+from .survival import YEARS
+
+
+class Roles(NamedTuple):
+    """What a model takes its columns for.
+
+    Attributes:
+        levels: Categories by declaration, such as `C(grade)`.
+        numbers: Numbers if their values allow it.
+        amounts: Numbers in any case, such as `log(nfl)` or the time to an event.
+        filters: Those that choose or group rows.
+    """
+
+    levels: frozenset[str]
+    numbers: frozenset[str]
+    amounts: frozenset[str]
+    filters: frozenset[str]
+
+
+class ModelTables:
+    """One table as all declared models read it.
+
+    They share one reading, but for a column that one model takes for a category and another for a number: such models
+    read tables of their own.
+    """
+
+    def __init__(self, specs: Sequence[AssociationSpec], table: pd.DataFrame) -> None:
+        """Keep the table; it is read when the first model asks."""
+        self.raw = table
+        self.said: dict[str, None] = {}
+        self._read_by = {spec.name: columns_read(spec) for spec in specs}
+        self._columns = list(dict.fromkeys(column for columns in self._read_by.values() for column in columns))
+        self._roles = {spec.name: roles(spec) for spec in specs}
+        self._levels, self._numbers, self._amounts, filters = (
+            {column for role in self._roles.values() for column in role[kind]} for kind in range(4)
+        )
+        self._filters = filters - self._numbers
+        self._disputed = self._levels & self._numbers
+        self._knows_people = "participant_id" in table or any(spec.sessions != "baseline" for spec in specs)
+        self._read: dict[frozenset[str], tuple[SharedRows, dict[str, list[Remark]]]] = {}
+
+    def of(self, spec: AssociationSpec) -> tuple[SharedRows, list[str]]:
+        """Read the table for a model.
+
+        Returns:
+            Its rows, shared with other models, and what was odd about the columns and rows that it reads.
+        """
+        own = self._roles[spec.name].levels & self._disputed
+        if own not in self._read:
+            levels = (self._levels - self._disputed) | own | self._filters
+            table, said = readable(self.raw, self._columns, levels, self._amounts)
+            self._read[own] = self._shared(table), said
+        shared, said = self._read[own]
+        remarks = [remark for column in self._read_by[spec.name] for remark in said.get(column, ())]
+        rows = _rows_of(spec, shared.table) if remarks else np.zeros(0, dtype=bool)
+        sentences = [remark.sentence for remark in remarks if remark.rows is None or (remark.rows & rows).any()]
+        self.said.update(dict.fromkeys(sentences))
+        return shared, sentences
+
+    def _shared(self, table: pd.DataFrame) -> SharedRows:
+        if self._knows_people:
+            return SharedRows(table)
+        return SharedRows(table.assign(participant_id=[f"row {k + 1}" for k in range(len(table))]), False)
+
+
+def columns_read(spec: AssociationSpec) -> list[str]:
+    """Columns that a model reads, those among them of which others are made, and those that check or choose them."""
+    named = [*parse(spec.formula).columns, *([spec.event] if spec.event else [])]
+    stems = [name.removesuffix(ending) for name in named for ending in (BASELINE, PER_YEAR)]
+    return list(dict.fromkeys([*named, *stems, *AGES, YEARS, *_filters(spec)]))
+
+
+def roles(spec: AssociationSpec) -> Roles:
+    """Say what a model takes its columns for."""
+    formula = parse(spec.formula)
+    factors = [factor for term in formula.terms for factor in term.factors]
+    levels = {factor.column for factor in factors if factor.function == "C"}
+    amounts = {f.column for f in (*factors, formula.response) if f.function not in ("", "C")}
+    amounts |= {column for column in formula.columns if column.endswith(PER_YEAR)}
+    if spec.outcome in ("binary", "ordinal"):
+        levels.add(formula.response.column)
+    elif spec.event or spec.outcome == "numeric":
+        amounts.add(formula.response.column)
+    levels |= {column.removesuffix(BASELINE) for column in levels}
+    amounts |= {column.removesuffix(ending) for column in amounts for ending in (BASELINE, PER_YEAR)}
+    numbers = {column for name in formula.columns for column in (name, name.removesuffix(BASELINE))} - levels
+    return Roles(*(frozenset(names) for names in (levels, numbers | amounts, amounts, _filters(spec))))
+
+
+def _filters(spec: AssociationSpec) -> list[str]:
+    return [*spec.where, *filter(None, [spec.stratify, spec.groups])]
+
+
+def _rows_of(spec: AssociationSpec, table: pd.DataFrame) -> NDArray[np.bool_]:
+    chosen = np.ones(len(table), dtype=bool)
+    if spec.cohorts and "cohort" in table:
+        chosen &= table["cohort"].isin(spec.cohorts).to_numpy()
+    for column, accepted in spec.where.items():
+        if column in table:
+            chosen &= as_levels(table[column]).isin(accepted).to_numpy()
+    return chosen

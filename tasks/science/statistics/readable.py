@@ -1,0 +1,239 @@
+"""The columns that models read, given their types: what was odd about them is said, and nothing is guessed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..cohort.clinical_table import SEXES
+from ..cohort.problems import examples, quoted
+from ..cohort.tsv import ZERO_PADDED
+from ..cohort.tsv import is_missing as says_missing
+from .design import NOMINAL_COLUMNS, as_levels, is_missing
+from .formula import BASELINE
+from .input_traps import AGES, DURATIONS, SCALES
+from .missing_codes import codes_among_levels, codes_of_missing, wild_values
+from .survival import YEARS
+from .written_numbers import numbers_of, sentences_of_words
+
+SEX_COLUMNS = ("sex", "gender")
+# Nobody measures these in words.
+AMOUNTS = frozenset({*SCALES, *AGES, *DURATIONS, YEARS, "brain_pad_years"})
+# Two spellings of one of these may be two people.
+PEOPLE = ("participant_id", "session_id", "scan_id")
+# Any other column is one of numbers if so many of its values are, and more than a handful of them differ: a group may
+# be coded 1, 2 and unknown.
+SHARE_OF_NUMBERS, HANDFUL = 0.5, 5
+
+
+class Remark(NamedTuple):
+    """A sentence about a column, and the rows that it is about; None: all of them."""
+
+    sentence: str
+    rows: NDArray[np.bool_] | None = None
+
+
+def readable(
+    table: pd.DataFrame, columns: Iterable[str], categories: Collection[str] = (), amounts: Collection[str] = ()
+) -> tuple[pd.DataFrame, dict[str, list[Remark]]]:
+    """Give the columns that models read their types, and say what was odd about them.
+
+    Decimal commas become numbers; words among numbers, codes of missing values such as -999 and infinite values become
+    missing; levels that differ only by blanks or case are one; sexes are written F and M. Nothing is guessed: codes of
+    sex whose meaning no one says stay codes.
+
+    Args:
+        table: Any table.
+        columns: Those that models read; others are left as they are.
+        categories: Those among them that are read as levels, whatever they hold.
+        amounts: Those that must be numbers, beside the ones whose name says so.
+
+    Returns:
+        The table, and remarks by column.
+    """
+    said: dict[str, list[Remark]] = {}
+    clean = {}
+    for name in dict.fromkeys(columns):
+        if name not in table or not isinstance(table[name], pd.Series):
+            continue
+        remarks: list[Remark] = []
+        column = _read(name, table[name], name in categories, name in amounts, remarks)
+        if remarks:
+            said[name] = [Remark(f"{name}: {remark.sentence}", remark.rows) for remark in remarks]
+        if column is not table[name]:
+            clean[name] = column
+    return table.assign(**clean), said
+
+
+def _read(name: str, column: pd.Series, is_category: bool, is_amount: bool, remarks: list[Remark]) -> pd.Series:
+    if name.casefold() in SEX_COLUMNS:
+        return _sexes(column, remarks)
+    if isinstance(column.dtype, pd.CategoricalDtype) and not pd.api.types.is_numeric_dtype(column.cat.categories):
+        column = column.astype(object)
+        is_category = True
+    if isinstance(column.dtype, pd.CategoricalDtype) or pd.api.types.is_bool_dtype(column):
+        return column
+    if not pd.api.types.is_numeric_dtype(column):
+        column = _typed(name, column, is_category, is_amount, remarks)
+    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+        return column
+    if name.casefold() in NOMINAL_COLUMNS or name in PEOPLE:
+        return column
+    return _within_reach(name, _finite(column, remarks), is_category, remarks)
+
+
+def _typed(name: str, column: pd.Series, is_category: bool, is_amount: bool, remarks: list[Remark]) -> pd.Series:
+    absent = is_missing(column)
+    texts = [None if gone else " ".join(str(v).split()) for v, gone in zip(column, absent, strict=True)]
+    texts = [None if text is None or says_missing(text) else text for text in texts]
+    if name in PEOPLE:
+        return pd.Series(texts, index=column.index, dtype=object)
+    folded = name.casefold()
+    must = is_amount or (not is_category and not AMOUNTS.isdisjoint({folded, folded.removesuffix(BASELINE)}))
+    numbers = numbers_of(texts)
+    n_words, n_present = int(numbers.words.sum()), sum(text is not None for text in texts)
+    n_numbers = n_present - n_words
+    if not must and any(text and ZERO_PADDED.fullmatch(text) and text.isdigit() for text in texts):
+        return _levels(column, texts, remarks)
+    mostly = n_numbers >= SHARE_OF_NUMBERS * n_present and len(np.unique(numbers.values)) - 1 > HANDFUL
+    may = not is_category and folded not in NOMINAL_COLUMNS
+    if not n_words or (n_numbers and (must or (may and mostly))):
+        remarks += [Remark(numbers.remark)] if numbers.remark else []
+        remarks += [Remark(*said) for said in sentences_of_words(texts, numbers.words)]
+        return pd.Series(numbers.values, index=column.index)
+    levels = _levels(column, texts, remarks)
+    words = sorted({quoted(str(level)) for level in levels[numbers.words] if level is not None})
+    if may and n_numbers and words and levels[~numbers.words].notna().any():
+        remarks.append(
+            Remark(
+                f"{n_words} rows hold words ({examples(words)}) and {n_numbers} numbers: read as "
+                "levels of a category. Empty the words to have numbers.",
+                numbers.words,
+            )
+        )
+    return levels
+
+
+def _levels(column: pd.Series, texts: Sequence[str | None], remarks: list[Remark]) -> pd.Series:
+    """Read one level from each of its spellings; codes of a missing value beside words are missing."""
+    counts = Counter(text for text in texts if text is not None)
+    spelt: dict[str, list[str]] = {}
+    for text, _ in counts.most_common():
+        spelt.setdefault(text.casefold(), []).append(text)
+    if len(spelt) == 1 < len(counts):
+        # All levels are one word: a genotype of AA, Aa and aa is three.
+        shown = examples([quoted(text) for text in counts])
+        remarks.append(Remark(f"{shown} differ only by capitals; they are kept apart, since nothing else differs."))
+        spelt = {text: [text] for text in counts}
+    read = {text: ways[0] for ways in spelt.values() for text in ways}
+    codes = codes_among_levels(read.values())
+    for code in codes:
+        rows = np.array([text == code for text in texts])
+        remarks.append(Remark(f"{_rows(rows)} {code}, a usual code of a missing value: taken as missing.", rows))
+    for ways in (ways for ways in spelt.values() if len(ways) > 1):
+        others = examples([f"{quoted(way)} ({_counted(counts[way])})" for way in ways[1:]])
+        remarks.append(Remark(f"{others} is read as {quoted(ways[0])}, from which only capitals differ."))
+    _say_blanks(column, texts, remarks)
+    none = np.array([text is not None and text.casefold() == "none" for text in texts])
+    if none.any() and len(spelt) - len(codes) == 1:
+        codes += list(counts)
+    elif none.any():
+        what = "which is read as a level of its own; empty these cells if it means that the value is missing"
+        remarks.append(Remark(f"{_rows(none)} None, {what}.", none))
+    values = [None if text is None or text in codes else read[text] for text in texts]
+    changed = any(new != old for new, old in zip(values, column.where(~is_missing(column), None), strict=True))
+    return pd.Series(values, index=column.index, dtype=object) if changed else column
+
+
+def _say_blanks(column: pd.Series, texts: Sequence[str | None], remarks: list[Remark]) -> None:
+    written: dict[str, set[str]] = {}
+    for text, value in zip(texts, column, strict=True):
+        if text is not None:
+            written.setdefault(text, set()).add(str(value))
+    merged = [text for text, ways in written.items() if len(ways) > 1]
+    if merged:
+        shown = examples([quoted(text) for text in merged])
+        remarks.append(Remark(f"blanks around or within {shown} differ between rows; each is read as one level."))
+
+
+def _within_reach(name: str, column: pd.Series, is_category: bool, remarks: list[Remark]) -> pd.Series:
+    """Take codes of missing values out, and point at values so far out that they may be slips."""
+    values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    for code in codes_of_missing(values):
+        rows = values == code
+        remarks.append(
+            Remark(
+                f"{_rows(rows)} {code:g}, a usual code of a missing value and far from all others: not used, taken as "
+                "missing. Correct or empty them.",
+                rows,
+            )
+        )
+        column = column.astype("float64").mask(rows)
+    # Clinical scales, ages and durations have limits of their own, by `impossible_values`.
+    if is_category or name.casefold().removesuffix(BASELINE) in (*SCALES, *AGES, *DURATIONS):
+        return column
+    values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    wild = wild_values(values)
+    if wild.any():
+        shown = examples([f"{value:g}" for value in np.unique(values[wild])])
+        middle = float(np.nanmedian(values))
+        remarks.append(
+            Remark(
+                f"{_counted(int(wild.sum()))} beyond 20 robust standard deviations from the median {middle:g} "
+                f"({shown}); kept. Are they right?",
+                wild,
+            )
+        )
+    return column
+
+
+def _rows(rows: NDArray[np.bool_]) -> str:
+    return f"{_counted(int(rows.sum()))} equal to"
+
+
+def _counted(n: int) -> str:
+    return f"{n} rows" if n > 1 else "1 row"
+
+
+def _finite(column: pd.Series, remarks: list[Remark]) -> pd.Series:
+    if not pd.api.types.is_float_dtype(column):
+        return column
+    infinite = np.isinf(column.to_numpy(dtype=np.float64, na_value=np.nan))
+    if not infinite.any():
+        return column
+    remarks.append(Remark(f"{int(infinite.sum())} infinite values: taken as missing.", infinite))
+    return column.mask(infinite)
+
+
+def _sexes(column: pd.Series, remarks: list[Remark]) -> pd.Series:
+    texts = as_levels(column)
+    known = texts.map(lambda text: SEXES.get(str(text).strip().casefold()) if text is not None else None)
+    present = texts.notna()
+    spelt = sorted(set(texts[present & known.notna()]))
+    unknown = sorted(set(texts[present & known.isna()]))
+    if unknown and spelt:
+        n = int((present & known.isna()).sum())
+        remarks.append(
+            Remark(
+                f"{n} rows hold {examples(unknown)} beside {examples(spelt)}, and nothing says what they mean: taken "
+                "as missing. Write F or M.",
+                (present & known.isna()).to_numpy(),
+            )
+        )
+    elif unknown:
+        if len(unknown) > 1:
+            remarks.append(
+                Remark(
+                    f"the codes {examples(unknown)} do not say which is female; their difference is named by code. "
+                    "Write F and M to know its direction."
+                )
+            )
+        return texts
+    if len(spelt) > len(set(known.dropna())):
+        remarks.append(Remark(f"coded as {examples(spelt)}: read as F and M."))
+    return known.astype(object).where(known.notna(), None)

@@ -1,0 +1,122 @@
+"""Numbers as people write them: decimal commas, grouped thousands, words and limits of detection between them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cohort.problems import examples, quoted
+from ..cohort.tsv import DECIMAL_COMMA, THOUSANDS_COMMA, as_number
+
+COMMAS_GROUP = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+\.[0-9]+|(?:,[0-9]{3}){2,})")
+POINTS_GROUP = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:(?:\.[0-9]{3})+,[0-9]+|(?:\.[0-9]{3}){2,})")
+THOUSANDS_POINT = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
+LIMIT = re.compile(r"[<>≤≥]=?\s*[+-]?[0-9.,]+")
+WITH_UNIT = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]+)?\s*[^\W\d_]+\.?")
+# What Python and databases write for a missing number needs no sentence.
+NO_VALUE = frozenset({"none", "null"})
+
+
+class Numbers(NamedTuple):
+    """A column of text read as numbers.
+
+    Attributes:
+        values: Float64, NaN where a cell is empty or no number.
+        words: Where a cell holds something else than a number.
+        remark: How commas and points were read; empty if there is nothing to say.
+    """
+
+    values: NDArray[np.float64]
+    words: NDArray[np.bool_]
+    remark: str
+
+
+def numbers_of(texts: Sequence[str | None]) -> Numbers:
+    """Read cells as numbers, commas by what the whole column shows of them.
+
+    A comma is a decimal one if some cell can be read in no other way ("1,5"); where each could be a thousands separator
+    ("1,234") nobody knows, and these cells count as words.
+
+    Args:
+        texts: Cells without blanks around them; None is missing.
+    """
+    present = [text for text in texts if text is not None]
+    commas, points = _first(COMMAS_GROUP, present), _first(POINTS_GROUP, present)
+    decimal = next((t for t in present if DECIMAL_COMMA.fullmatch(t) and not THOUSANDS_COMMA.fullmatch(t)), None)
+    remark = ""
+    if points is not None and commas is None:
+        texts = [text if text is None else _without_points(text) for text in texts]
+        remark = f"points group thousands and commas are decimal ({quoted(points)})."
+    elif commas is not None and points is None and decimal is None:
+        texts = [text.replace(",", "") if text and _groups_by_comma(text) else text for text in texts]
+        remark = f"commas group thousands ({quoted(commas)})."
+    elif decimal is not None and commas is None:
+        n = sum(DECIMAL_COMMA.fullmatch(text) is not None for text in present)
+        texts = [text.replace(",", ".") if text and DECIMAL_COMMA.fullmatch(text) else text for text in texts]
+        remark = f"{n} values have decimal commas ({quoted(decimal)}): read as decimals."
+    read = [None if text is None else as_number(text.replace("−", "-")) for text in texts]
+    values = np.array([np.nan if value is None else value for value in read], dtype=np.float64)
+    words = np.array([text is not None and value is None for text, value in zip(texts, read, strict=True)], dtype=bool)
+    return Numbers(values, words, remark)
+
+
+def sentences_of_words(texts: Sequence[str | None], words: NDArray[np.bool_]) -> list[tuple[str, NDArray[np.bool_]]]:
+    """Say which cells of a column of numbers are no numbers, by what they are, and where.
+
+    Args:
+        texts: The column's cells.
+        words: Where they are no numbers.
+
+    Returns:
+        Sentences, and the rows that each is about.
+    """
+    kinds: dict[str, list[int]] = {}
+    for place, text in enumerate(texts):
+        if words[place] and text is not None and text.casefold() not in NO_VALUE:
+            kinds.setdefault(_kind(text), []).append(place)
+    said = []
+    for kind, places in kinds.items():
+        shown = examples([quoted(word) for word in dict.fromkeys(str(texts[place]) for place in places)])
+        rows = np.zeros(len(texts), dtype=bool)
+        rows[places] = True
+        said.append((f"{len(places)} row{_holds(len(places))} {KINDS[kind].format(shown=shown)}", rows))
+    return said
+
+
+KINDS = {
+    "word": "words among numbers ({shown}): taken as missing.",
+    "limit": "a limit instead of a number ({shown}): taken as missing, and what lies beyond a limit is not missing by "
+    "chance. Write a number (for a time to an event: the time, with 0 as its event).",
+    "unit": "a number with a unit ({shown}): taken as missing. Write the number alone.",
+    "thousands": "a comma that could be decimal or group thousands ({shown}): taken as missing. Write points.",
+}
+
+
+def _holds(n: int) -> str:
+    return "s hold" if n > 1 else " holds"
+
+
+def _kind(text: str) -> str:
+    if LIMIT.fullmatch(text):
+        return "limit"
+    if WITH_UNIT.fullmatch(text):
+        return "unit"
+    return "thousands" if THOUSANDS_COMMA.fullmatch(text) else "word"
+
+
+def _first(pattern: re.Pattern[str], texts: Sequence[str]) -> str | None:
+    return next((text for text in texts if pattern.fullmatch(text)), None)
+
+
+def _groups_by_comma(text: str) -> bool:
+    return COMMAS_GROUP.fullmatch(text) is not None or THOUSANDS_COMMA.fullmatch(text) is not None
+
+
+def _without_points(text: str) -> str:
+    if POINTS_GROUP.fullmatch(text) or THOUSANDS_POINT.fullmatch(text):
+        text = text.replace(".", "")
+    return text.replace(",", ".") if DECIMAL_COMMA.fullmatch(text) else text
