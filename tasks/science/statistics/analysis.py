@@ -12,8 +12,9 @@ from .association import fit_association
 from .association_fit import COLUMNS, AssociationFit, unfitted
 from .declaration import expanded
 from .formula import parse
-from .model_tables import ModelTables
+from .model_tables import ModelTables, declared_rows
 from .multiplicity import add_fdr
+from .outcome import two_categories
 
 EFFECT_COLUMNS = [
     *COLUMNS,
@@ -64,6 +65,8 @@ def analyse(specs: Sequence[AssociationSpec], table: pd.DataFrame) -> Analysis:
     fits = []
     for spec in models:
         shared, sentences = tables.of(spec)
+        spec, said = _with_outcome(spec, shared.table)
+        sentences += said
         try:
             fit = fit_association(spec, shared.table, shared)
         except ValueError as error:
@@ -73,6 +76,14 @@ def analyse(specs: Sequence[AssociationSpec], table: pd.DataFrame) -> Analysis:
             )
         fits.append(replace(fit, problems=(*fit.problems, *sentences)) if sentences else fit)
     return gathered(fits, list(tables.said))
+
+
+def _with_outcome(spec: AssociationSpec, table: pd.DataFrame) -> tuple[AssociationSpec, list[str]]:
+    response = parse(spec.formula).response.column
+    if response not in table:
+        return spec, []
+    spec, said = two_categories(spec, table.loc[declared_rows(spec, table), response])
+    return spec, [said] if said else []
 
 
 def gathered(fits: Sequence[AssociationFit], problems: Sequence[str] = ()) -> Analysis:

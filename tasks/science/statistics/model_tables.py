@@ -69,7 +69,7 @@ class ModelTables:
             self._read[own] = self._shared(table), said
         shared, said = self._read[own]
         remarks = [remark for column in self._read_by[spec.name] for remark in said.get(column, ())]
-        rows = _rows_of(spec, shared.table) if remarks else np.zeros(0, dtype=bool)
+        rows = declared_rows(spec, shared.table) if remarks else np.zeros(0, dtype=bool)
         sentences = [remark.sentence for remark in remarks if remark.rows is None or (remark.rows & rows).any()]
         self.said.update(dict.fromkeys(sentences))
         return shared, sentences
@@ -108,7 +108,8 @@ def _filters(spec: AssociationSpec) -> list[str]:
     return [*spec.where, *filter(None, [spec.stratify, spec.groups])]
 
 
-def _rows_of(spec: AssociationSpec, table: pd.DataFrame) -> NDArray[np.bool_]:
+def declared_rows(spec: AssociationSpec, table: pd.DataFrame) -> NDArray[np.bool_]:
+    """Say which rows are of a model's cohorts and pass its filters."""
     chosen = np.ones(len(table), dtype=bool)
     if spec.cohorts and "cohort" in table:
         chosen &= table["cohort"].isin(spec.cohorts).to_numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,11 @@ import pandas as pd
 from ...records import AssociationSpec
 from .association_fit import Kind
 from .design import NotEstimable, as_levels, is_missing, natural, reads_as_numbers
-from .formula import Formula, nearest
+from .formula import Formula, nearest, parse
+from .input_traps import SCALES
+
+# Words that say themselves that something happened.
+PLAIN_EVENTS = frozenset({"yes", "y", "true"})
 
 
 class Outcome(NamedTuple):
@@ -70,6 +75,37 @@ def coded_outcome(spec: AssociationSpec, formula: Formula, rows: pd.DataFrame) -
         )
     codes = texts.map({level: float(k) for k, level in enumerate(levels)}).astype("float64")
     return Outcome(kind if len(levels) > 2 else "logistic", rows.assign(**{name: codes}), levels)
+
+
+def two_categories(spec: AssociationSpec, column: pd.Series) -> tuple[AssociationSpec, str]:
+    """Notice an outcome of two categories that nothing declares: codes such as 1 and 2, or words whose event is open.
+
+    Decided once for a model, before strata could each look different.
+
+    Args:
+        spec: The declared model.
+        column: Its response in the rows that it declares.
+
+    Returns:
+        The model, binary where the codes ask for it, and a sentence, or "".
+    """
+    if spec.outcome not in ("auto", "binary") or spec.levels or spec.event or parse(spec.formula).response.function:
+        return spec, ""
+    found = column[~is_missing(column)].unique()[:3]
+    if len(found) != 2:
+        return spec, ""
+    name, (low, high) = str(column.name), sorted(as_levels(pd.Series(found)), key=natural)
+    if reads_as_numbers(column):
+        is_code = low.isdigit() and high.isdigit() and name.casefold() not in SCALES
+        if spec.outcome == "binary" or not is_code or (low, high) == ("0", "1"):
+            return spec, ""
+        if spec.sessions == "all":
+            return spec, f'{name} is {low} or {high} and fitted as a number; for the odds give outcome = "binary".'
+        said = f"{name} is {low} or {high}: read as two categories, the event is {high}"
+        return replace(spec, outcome="binary"), f'{said}; outcome = "numeric" fits it as a number.'
+    if high.casefold() in PLAIN_EVENTS:
+        return spec, ""
+    return spec, f'{name}: the event is {high}, the last of {low}, {high}; levels = ["{high}", "{low}"] turns it round.'
 
 
 def _kind(spec: AssociationSpec, column: pd.Series) -> Kind:

@@ -29,6 +29,8 @@ PEOPLE = ("participant_id", "session_id", "scan_id")
 # Any other column is one of numbers if so many of its values are, and more than a handful of them differ: a group may
 # be coded 1, 2 and unknown.
 SHARE_OF_NUMBERS, HANDFUL = 0.5, 5
+# Nobody's follow-up is so long, unless the ages say so too; and no brain is off by so much in so many.
+LONGEST_FOLLOW_UP_YEARS, WIDEST_PAD_SD_YEARS = 30.0, 40.0
 
 
 class Remark(NamedTuple):
@@ -58,7 +60,8 @@ def readable(
     """
     said: dict[str, list[Remark]] = {}
     clean = {}
-    for name in dict.fromkeys(columns):
+    columns = list(dict.fromkeys(columns))
+    for name in columns:
         if name not in table or not isinstance(table[name], pd.Series):
             continue
         remarks: list[Remark] = []
@@ -67,7 +70,36 @@ def readable(
             said[name] = [Remark(f"{name}: {remark.sentence}", remark.rows) for remark in remarks]
         if column is not table[name]:
             clean[name] = column
-    return table.assign(**clean), said
+    read = table.assign(**clean)
+    for name, remark in ((YEARS, _long_times(read)), ("brain_pad_years", _wide_brain_pad(read))):
+        if remark and name in columns:
+            said.setdefault(name, []).append(Remark(f"{name}: {remark}"))
+    return read, said
+
+
+def _long_times(table: pd.DataFrame) -> str:
+    if YEARS not in table or not pd.api.types.is_numeric_dtype(table[YEARS]):
+        return ""
+    longest = float(table[YEARS].max())
+    age = next((n for n in AGES if n in table and pd.api.types.is_numeric_dtype(table[n])), None)
+    if not longest > LONGEST_FOLLOW_UP_YEARS:
+        return ""
+    if age is not None and "participant_id" in table:
+        ages = table[age].groupby(table["participant_id"].astype(str))
+        if float((ages.max() - ages.min()).max()) > longest / 2:
+            return ""
+    return f"reaches {longest:g}, expected years; is it in months? Kept; divide it by 12 if so."
+
+
+def _wide_brain_pad(table: pd.DataFrame) -> str:
+    if "brain_pad_years" not in table or not pd.api.types.is_numeric_dtype(table["brain_pad_years"]):
+        return ""
+    # Between the quartiles of a normal distribution lie 1.35 standard deviations; a few slips do not move them.
+    low, high = table["brain_pad_years"].quantile([0.25, 0.75])
+    spread = float(high - low) / 1.349
+    if not spread > WIDEST_PAD_SD_YEARS:
+        return ""
+    return f"its standard deviation is about {spread:.0f}, expected at most 20 years; is it in months? Kept."
 
 
 def _read(name: str, column: pd.Series, is_category: bool, is_amount: bool, remarks: list[Remark]) -> pd.Series:

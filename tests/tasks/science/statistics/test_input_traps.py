@@ -363,3 +363,31 @@ def test_none_is_a_treatment() -> None:
     found = fit(table, "brain_pad_years ~ treatment + age_years")
     assert (found.n_used, "treatment[None]" in set(found.coefficients.term)) == (60, True)
     assert said(found, "treatment: 20 rows equal to None, which is read as a level")
+
+
+def test_an_outcome_of_two_codes_is_two_categories() -> None:
+    codes = np.random.default_rng(4).integers(1, 3, 60)
+    found = fit(clinic(progressed=codes), "progressed ~ brain_pad_years + age_years")
+    assert found.kind == "logistic"
+    assert said(found, "progressed is 1 or 2", "the event is 2", 'outcome = "numeric"')
+    numeric = fit(clinic(progressed=codes), "progressed ~ brain_pad_years + age_years", outcome="numeric")
+    assert numeric.kind == "linear"
+
+
+def test_which_of_two_words_is_the_event_is_said() -> None:
+    words = np.array(["ja", "nein"])[np.random.default_rng(4).integers(0, 2, 60)]
+    formula = "progressed ~ brain_pad_years + age_years"
+    assert said(fit(clinic(progressed=words), formula), "the event is nein", 'levels = ["nein", "ja"]')
+    assert not said(fit(clinic(progressed=words), formula, levels=("nein", "ja")), "the event is")
+
+
+def test_times_in_months_beside_one_age() -> None:
+    table = cohort(40, sessions=3).assign(years_since_baseline=lambda t: 12 * t.years_since_baseline)
+    table.age_years = table.groupby("participant_id").age_years.transform("first")
+    found = fit(table, "brain_pad_years ~ years_since_baseline + sex", sessions="all")
+    assert said(found, "years_since_baseline: reaches 36", "is it in months?")
+
+
+def test_brain_pad_in_months() -> None:
+    table = clinic().assign(brain_pad_years=lambda t: 12 * t.brain_pad_years)
+    assert said(fit(table), "brain_pad_years: its standard deviation is about", "months")
