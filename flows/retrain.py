@@ -24,6 +24,7 @@ from flows.study import run_study, stages_left
 from flows.train import train
 from flows.validate import validate
 from flows.workspace import open_workspace
+from infra import tracking
 from infra.decisions import read_chain
 from infra.study_file import study_reference
 from tasks.steps.new_scans import NewScans, find_new_scans
@@ -43,9 +44,10 @@ def preprocess_new_scans(study: str, profile: str | None = None) -> State[Any]:
     counts = preprocess(path)
     workspace = open_workspace(path)
     model = workspace.study.arms[0].registered_model
-    found = find_new_scans(
-        workspace.store, read_chain(workspace.store, workspace.settings, model), workspace.stored_states()
-    )
+    chain = read_chain(workspace.store, workspace.settings, model)
+    # Before the first fit there is no registry yet, and none is made for a question.
+    client = tracking.connect(workspace.settings) if workspace.settings.has_registry else None
+    found = find_new_scans(workspace.store, chain, workspace.stored_states(), client)
     spec = workspace.study.retraining
     resource = {"prefect.resource.id": f"padflow.study.{workspace.study.name}", "padflow.model": model}
     payload = {"study": study, "profile": profile or "", "new_scans": found.count, "shifts": list(found.shifts)}

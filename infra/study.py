@@ -137,8 +137,9 @@ class RetrainingSpec:
     """When scheduled preprocessing asks for another model, by an event.
 
     Attributes:
-        min_new_scans: Scans of the training cohorts that the newest version was not trained on.
-        max_shift: Standard deviations by which the mean of a quality figure of these differs from the others'.
+        min_new_scans: Scans of the training cohorts that no version of the model was trained on.
+        max_shift: Standard deviations by which the mean of a quality figure of these differs from that of the newest
+            version's scans.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS

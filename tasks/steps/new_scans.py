@@ -1,4 +1,4 @@
-"""What has come since a model was last fitted: how many scans to train on, and whether they look like the others."""
+"""What no version of a model has been trained on: how many scans, and whether they look like those of the newest."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from mlflow import MlflowClient
 
 from infra import layout
 from infra.decisions import Chain
@@ -25,7 +26,7 @@ class NewScans:
 
     Attributes:
         count: How many.
-        known: How many the newest version knows.
+        known: How many the newest version knows that knows any: what the new ones are compared with.
         shifts: Quality figures of the new scans that have moved, the largest first: `figure`, `smd`, `n`.
     """
 
@@ -42,29 +43,52 @@ class NewScans:
         return any(abs(row["smd"]) >= spec.max_shift for row in self.shifts)
 
 
-def find_new_scans(store: Store, chain: Chain, states: list[CohortState]) -> NewScans:
-    """Compare what is prepared for training with what the version that was decided on last was trained on.
+def find_new_scans(
+    store: Store, chain: Chain, states: list[CohortState], client: MlflowClient | None = None
+) -> NewScans:
+    """Compare what is prepared for training with what the versions of the model were trained on.
 
-    A version that was refused has used its scans too: the same ones would give the same model again. Tissue volumes
-    are no sign of another scanner, since they follow age, and take no part.
+    A version that was refused, or rolled back from, has used its scans too: the same ones would give the same model
+    again. Several studies may register versions of one model, so that the newest may know none of these scans: the
+    reference is the newest that does. Tissue volumes are no sign of another scanner, since they follow age, and take
+    no part.
 
     Args:
-        store: Where fits and figures lie.
+        store: Where fits and figures lie; a version whose fit lies elsewhere is passed over.
         chain: Decisions on the model.
         states: Every cohort of the study.
+        client: Of the registry, which has versions that nobody has decided on; None where there is none to ask.
     """
-    candidates = [decision["candidate"] for decision in chain.decisions if decision.get("candidate")]
-    key = f"{layout.fit_folder(candidates[-1]['fit_key'])}/rows.parquet" if candidates else ""
-    known = set(store.read_table(key)["sha256"].astype(str)) if key and store.exists(key) else set()
     training = [state for state in states if state.spec.role == "train" and len(state.prepared)]
     if not training:
-        return NewScans(0, len(known), ())
+        return NewScans(0, 0, ())
     tables = [_figures(store, state) for state in training]
     table = pd.concat(tables, ignore_index=True)
-    is_known = table["sha256"].isin(known)
-    new, reference = table[~is_known].drop(columns="sha256"), table[is_known].drop(columns="sha256")
+    is_new, is_reference = pd.Series(True, table.index), pd.Series(False, table.index)
+    for fit_key in _fits_of_versions(chain, client):
+        is_known = table["sha256"].isin(_rows_of(store, fit_key))
+        is_new &= ~is_known
+        is_reference = is_reference if is_reference.any() else is_known
+    new, reference = table[is_new].drop(columns="sha256"), table[is_reference].drop(columns="sha256")
     shifts = shift_table(reference, {"new": new}) if len(new) and len(reference) else pd.DataFrame()
-    return NewScans(int((~is_known).sum()), int(is_known.sum()), _moved(shifts))
+    return NewScans(len(new), len(reference), _moved(shifts))
+
+
+def _fits_of_versions(chain: Chain, client: MlflowClient | None) -> list[str]:
+    """The fits of a model's versions, the newest version's first."""
+    candidates = [decision["candidate"] for decision in chain.decisions if decision.get("candidate")]
+    fits = {int(candidate["version"]): str(candidate["fit_key"]) for candidate in candidates}
+    for version in client.search_model_versions(f"name = '{chain.model}'") if client else ():
+        # A version of another program's says nothing of its scans.
+        if fit_key := version.tags.get("padflow.fit_key"):
+            fits[int(version.version)] = fit_key
+    return [fits[number] for number in sorted(fits, reverse=True)]
+
+
+def _rows_of(store: Store, fit_key: str) -> set[str]:
+    # Scans that the fit left out on purpose count: with the same settings they would be left out again.
+    key = f"{layout.fit_folder(fit_key)}/rows.parquet"
+    return set(store.read_table(key)["sha256"].astype(str)) if store.exists(key) else set()
 
 
 def _figures(store: Store, state: CohortState) -> pd.DataFrame:

@@ -1,9 +1,11 @@
-"""What has come since the last version: counted, and compared with what that one was trained on."""
+"""What no version knows: counted, and compared with what the newest that knows any of the scans was trained on."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -55,3 +57,53 @@ def test_before_any_version_everything_is_new_and_nothing_shifted(store: Store) 
     external = cohort(store, CohortSpec("external", "external", "b"), np.linspace(20, 80, 9))
     found = find_new_scans(store, Chain("m", "d"), [state, external])
     assert (found.count, found.known, found.shifts) == (30, 0, ())
+
+
+def decided(kind: str, version: str, fit: str) -> dict[str, Any]:
+    return {"kind": kind, "candidate": {"version": version, "fit_key": fit * 16}}
+
+
+class Registry:
+    """Versions and the fits that their tags name."""
+
+    def __init__(self, **fits: str) -> None:
+        tags = {name.removeprefix("v"): {"padflow.fit_key": fit * 16} if fit else {} for name, fit in fits.items()}
+        self.versions = [SimpleNamespace(version=version, tags=told) for version, told in tags.items()]
+
+    def search_model_versions(self, query: str) -> list[SimpleNamespace]:
+        assert query == "name = 'm'"
+        return self.versions
+
+
+ADOPTED: dict[str, Any] = {"kind": "adopted", "candidate": None, "champion_after": "2"}
+FIRST, SECOND = decided("first", "1", "a"), decided("promoted", "2", "b")
+OTHERS = decided("refused", "3", "c")
+
+
+@pytest.mark.parametrize(
+    ("decisions", "registry"),
+    [
+        ((FIRST, SECOND, OTHERS), None),
+        ((FIRST, SECOND, decided("refused", "1", "a")), None),
+        ((FIRST, SECOND, decided("rolled back", "2", "b")), None),
+        ((ADOPTED,), Registry(v1="a", v2="b", v3="c", v4="")),
+        ((FIRST,), Registry(v2="b", v1="a")),
+        # Its fit lies in another store.
+        ((FIRST, SECOND), Registry(v5="d")),
+    ],
+    ids=["another study's version", "an old one again", "rolled back", "adopted", "undecided", "elsewhere"],
+)
+def test_scans_of_any_version_are_known(
+    store: Store, decisions: tuple[dict[str, Any], ...], registry: Registry | None
+) -> None:
+    spec = CohortSpec("healthy", "train", "a")
+    state = cohort(store, spec, np.linspace(20, 80, 60))
+    rng = np.random.default_rng(1)
+    # The oldest scans, which the newest version was trained without, were unlike all others.
+    with_snr(store, spec, np.r_[rng.normal(30, 1, 10), rng.normal(10, 1, 50)])
+    keys = state.prepared["sha256"]
+    for fit, rows in {"a": keys[:30], "b": keys[10:45], "c": pd.Series(["another scan"])}.items():
+        store.write_table(f"{layout.fit_folder(fit * 16)}/rows.parquet", pd.DataFrame({"sha256": rows}))
+    found = find_new_scans(store, Chain("m", "d", decisions), [state], registry)  # type: ignore[arg-type]
+    assert (found.count, found.known, found.enough(SPEC)) == (15, 35, False)
+    assert found.shifts == ()
