@@ -15,6 +15,7 @@ from prefect.artifacts import create_link_artifact
 from prefect.cache_policies import NO_CACHE
 
 from infra import layout, tracking
+from infra.decisions import Chain
 from infra.settings import Settings
 from infra.storage import Store, replace_file
 from infra.study import Study
@@ -40,7 +41,7 @@ PREDICTION_COLUMNS = ("predicted_age_years", "brain_pad_years", "corrected_brain
 
 def report_key(study: Study, models: list[FittedModel]) -> str:
     """Names the report of one state of a study: whatever it shows is part of the name."""
-    return digest(["report", 7, study.digest(), [_model_key(model) for model in models]])
+    return digest(["report", 8, study.digest(), [_model_key(model) for model in models]])
 
 
 def _model_key(model: FittedModel) -> list[Any]:
@@ -60,9 +61,18 @@ def _model_key(model: FittedModel) -> list[Any]:
         for spec in study.associations
     ]
     registered = [model.registered["uri"], model.registered["run_id"]]
-    decided = model.decision["mark"] if model.decision else ""
+    decided = [model.decision["mark"] if model.decision else "", champion_since(model.chain)]
     validation = [validation_key(study, model.fit_key, scored), robustness_key(model)]
     return [model.fit_key, registered, parts, validation, specs, decided]
+
+
+def champion_since(chain: Chain) -> tuple[str, int] | None:
+    """The version in use, and the number of the decision by which it is; later ones that changed nothing are no part.
+
+    A version's own decision cannot tell this: a rollback, or a later version, changes who is champion and not that.
+    """
+    changes = [each["number"] for each in chain.decisions if each["champion_after"] != each["champion_before"]]
+    return (chain.champion, int(changes[-1])) if chain.champion and changes else None
 
 
 @task(task_run_name="report-{study.name}", cache_policy=NO_CACHE)
@@ -134,6 +144,7 @@ def gather(study_text: str, store: Store, models: list[FittedModel]) -> ReportCo
         comparison=gather_comparison(store, models),
         unit=study.target.unit,
         decision=primary.decision,
+        champion=champion_since(primary.chain),
         target=study.target.words,
     )
 

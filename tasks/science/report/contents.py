@@ -109,6 +109,7 @@ class ReportContents:
         unit: In which the page shows ages and errors; the tables here are in years. Associations stay in the units
             that their formulas name.
         decision: Whether the model became the champion, gate by gate; None where nothing is decided yet.
+        champion: The version in use when the page is written, and the number of the decision by which it is.
     """
 
     study_name: str
@@ -136,6 +137,7 @@ class ReportContents:
     target: str = "age"
     unit: Unit = "years"
     decision: dict[str, Any] | None = None
+    champion: tuple[str, int] | None = None
 
     @property
     def associations(self) -> pd.DataFrame:

@@ -7,10 +7,11 @@ from typing import Any
 
 from .tables import Cell, Table
 
+# What a decision was; who is the champion since is told beside it, for it changes.
 WORDS = {
-    "first": "It is the first of its name, and so the champion.",
-    "promoted": "It passed the study's gates and is the champion since.",
-    "refused": "The study's gates refused it; the champion stays as it is.",
+    "first": "It was the first of its name, and so became the champion",
+    "promoted": "It passed the study's gates and became the champion",
+    "refused": "The study's gates refused it",
 }
 GATE_NAMES = {
     "mae": "Error against the champion",
@@ -22,12 +23,25 @@ GATE_NAMES = {
 }
 
 
-def decision_sentence(decision: Mapping[str, Any]) -> str:
-    """What was decided, of which version, beside which one."""
+def decision_sentence(decision: Mapping[str, Any], champion: tuple[str, int]) -> str:
+    """What was decided, of which version, beside which one; and which version is the champion now.
+
+    Args:
+        decision: The last one by gates on the version.
+        champion: The version in use now, and the number of the decision by which it is.
+    """
     before = decision["champion_before"]
     beside = f" It was set beside version {before}." if before else ""
     said = WORDS.get(decision["kind"], decision["kind"])
-    return f"Version {decision['candidate']['version']} of {decision['model']}: {said}{beside}"
+    version, number = decision["candidate"]["version"], decision["number"]
+    return f"Version {version} of {decision['model']}: {said} in decision {number}{_now(decision, champion)}{beside}"
+
+
+def _now(decision: Mapping[str, Any], champion: tuple[str, int]) -> str:
+    version, since = champion
+    if version != decision["candidate"]["version"]:
+        return f"; since decision {since} the champion is version {version}."
+    return " and is it still." if since == decision["number"] else f"; since decision {since} it is the champion."
 
 
 def decision_table(decision: Mapping[str, Any]) -> Table:

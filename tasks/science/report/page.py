@@ -136,8 +136,10 @@ def _validation(contents: ReportContents) -> dict[str, Any]:
 
 
 def _decision(contents: ReportContents) -> dict[str, Any]:
-    made = contents.decision
-    return {"decision": {"sentence": decision_sentence(made), "table": decision_table(made)} if made else None}
+    made, champion = contents.decision, contents.champion
+    if made is None or champion is None:
+        return {"decision": None}
+    return {"decision": {"sentence": decision_sentence(made, champion), "table": decision_table(made)}}
 
 
 def _cohorts_with_numbers(contents: ReportContents) -> list[str]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
+from tasks.science.report.decision_section import decision_sentence
 from tasks.science.report.page import render_report
 
 from .made_up_study import made_up_study
@@ -26,9 +29,9 @@ DECISION: dict[str, Any] = {
 
 
 def test_the_page_shows_each_gate_and_who_stayed_champion() -> None:
-    page = render_report(replace(made_up_study(), decision=DECISION))
-    assert "Version 7 of brain-age: The study&#39;s gates refused it" in page
-    assert "It was set beside version 6." in page
+    page = render_report(replace(made_up_study(), decision=DECISION, champion=("6", 2)))
+    assert "Version 7 of brain-age: The study&#39;s gates refused it in decision 3" in page
+    assert "since decision 2 the champion is version 6. It was set beside version 6." in page
     assert "failed (mandatory)" in page
     assert "MAE &lt;9.10&gt;" in page
     assert "4 subjects left out: trained on by the champion." in page
@@ -37,3 +40,21 @@ def test_the_page_shows_each_gate_and_who_stayed_champion() -> None:
 
 def test_a_page_without_a_decision_has_no_such_section() -> None:
     assert 'id="promotion"' not in render_report(made_up_study())
+
+
+@pytest.mark.parametrize(
+    ("kind", "champion", "said"),
+    [
+        ("promoted", ("7", 3), "It passed the study's gates and became the champion in decision 3 and is it still."),
+        ("promoted", ("6", 4), "became the champion in decision 3; since decision 4 the champion is version 6."),
+        ("promoted", ("7", 6), "became the champion in decision 3; since decision 6 it is the champion."),
+        ("first", ("8", 4), "so became the champion in decision 3; since decision 4 the champion is version 8."),
+        (
+            "refused",
+            ("8", 5),
+            "The study's gates refused it in decision 3; since decision 5 the champion is version 8.",
+        ),
+    ],
+)
+def test_the_sentence_tells_who_is_champion_now(kind: str, champion: tuple[str, int], said: str) -> None:
+    assert said in decision_sentence(DECISION | {"kind": kind}, champion)
