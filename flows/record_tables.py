@@ -67,7 +67,7 @@ def print_forgotten(told: dict[str, Any], as_json: bool) -> None:
     out.print(table)
     for line in told["kept"]:
         out.print(f"kept: {line}", soft_wrap=True)
-    out.print("Out of reach:", *(f"- {line}" for line in told["out_of_reach"]), sep="\n", soft_wrap=True)
+    out.print("Stays, or is out of reach:", *(f"- {line}" for line in told["out_of_reach"]), sep="\n", soft_wrap=True)
     out.print(
         "The scans are excluded from every later run: consent withdrawn."
         if told["deleted"]

@@ -25,6 +25,10 @@ from tasks.steps.withdrawal import read_withdrawals, record_withdrawal
 
 TAG = "padflow.trained_on_withdrawn"
 OUT_OF_REACH = (
+    "the cohorts' indexes, every one that there has been: name, path, size and hash of each of the person's files "
+    "(manifest.parquet), and what was odd about them (problems.parquet). By these and by the record of the withdrawal "
+    "their scans are known, excluded and found by this command again; the next index lists the files anew as long as "
+    "they lie in the data set",
     "raw data, which padflow never deletes: the person's files and rows of participants.tsv stay where they are until "
     "you remove them",
     "weights of models that are named above: only training them anew without the person takes them back",

@@ -180,7 +180,7 @@ def test_a_dry_run_tells_everything_and_writes_nothing(case: Case) -> None:
 def test_nothing_that_was_made_of_the_persons_scans_is_left_and_everybody_elses_stays(case: Case) -> None:
     key = key_of(case, "sub-03")
     others = set(case.mentions("healthy/sub-04")) | set(case.mentions("external/sub-91"))
-    case.forget("sub-03")
+    told = case.forget("sub-03")
     left = case.mentions(key) + case.mentions("healthy/sub-03")
     # By these it is known which models were trained on them, and that they must not be used again.
     index = {name for name in left if name.startswith("cohorts/") and name.endswith("manifest.parquet")}
@@ -189,6 +189,9 @@ def test_nothing_that_was_made_of_the_persons_scans_is_left_and_everybody_elses_
         layout.withdrawal(str(case.data / "train"), "sub-03"),
     }
     assert not [name for name in case.mentions("sub-03") if name.endswith("clinical.parquet")]
+    # What stays is told, and why.
+    assert index
+    assert any("manifest.parquet" in line and "excluded" in line for line in told["out_of_reach"])
     assert others - {"reports/r1.html"} <= set(case.mentions("healthy/sub-04")) | set(case.mentions("external/sub-91"))
     assert case.workspace.store.exists("reports/other.html")
     assert case.workspace.store.names("associations") == {"a2.json"}
@@ -210,6 +213,7 @@ def test_a_later_run_counts_the_scan_as_excluded_and_never_prepares_it(case: Cas
             for spec in workspace.study.cohorts
         ]
         assert len(states[0].withdrawn) == 2
+        assert "sub-03" in set(states[0].tables.manifest["participant_id"])
         state = workspace.stored_states()[0]
         assert state.missing == ()
         (item,) = [item for item in state.excluded if item.stage == "consent"]
