@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flows.commands.options import EXIT_TOO_MANY_EXCLUDED, AsJson, Home, app, errors_in_words, execution
+
+
+def _age(years: float | None) -> float | None:
+    # An age that is no number would be taken as none given, and the brain-PAD left out without a word.
+    if years is not None and not (math.isfinite(years) and years > 0):
+        raise typer.BadParameter(f"{years:g} is no age; give years as a number above 0, or leave --age out.")
+    return years
 
 
 @app.command(epilog="Example: `padflow predict models:/brain-age@champion sub-01_T1w.nii.gz --age 54.5 --out ages.csv`")
@@ -18,7 +26,9 @@ def predict(
         typer.Argument(metavar="IMAGE…", help="NIfTI: path, URL, or `T1w=PATH,T2w=PATH`."),
     ],
     out: Annotated[Path | None, typer.Option(help="Write the table here (.csv, .tsv or .parquet).")] = None,
-    age: Annotated[float | None, typer.Option(help="Age in years, where all images are of one subject.")] = None,
+    age: Annotated[
+        float | None, typer.Option(help="Age in years, where all images are of one subject.", callback=_age)
+    ] = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:

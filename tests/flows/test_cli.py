@@ -77,6 +77,15 @@ def test_wrong_usage_has_a_code_of_its_own() -> None:
     assert runner.invoke(app, ["phantom", "out", "--patients", "2"]).exit_code == 2
 
 
+@pytest.mark.parametrize("age", ["nan", "inf", "0", "-3"])
+def test_an_age_that_is_no_age_is_refused_before_a_model_is_loaded(age: str, tmp_path: Path) -> None:
+    arguments = ["models:/brain-age@champion", "sub-01_T1w.nii.gz", "--age", age, "--home", str(tmp_path)]
+    result = runner.invoke(app, ["predict", *arguments])
+    assert result.exit_code == 2
+    assert f"{age} is no age" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_phantom_has_the_people_that_were_asked_for(tmp_path: Path) -> None:
     arguments = ["--subjects", "3", "--sites", "1", "--ages", "30", "40", "--patients", "0", "--workers", "1"]
     result = runner.invoke(app, ["phantom", str(tmp_path / "out"), *arguments])
