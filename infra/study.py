@@ -138,8 +138,7 @@ class RetrainingSpec:
 
     Attributes:
         min_new_scans: Scans of the training cohorts that no version of the model was trained on.
-        max_shift: Standard deviations by which the mean of a quality figure of these differs from that of the newest
-            version's scans.
+        max_shift: Standard deviations by which the mean of a quality figure of these differs from the others'.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS

@@ -1,4 +1,4 @@
-"""What no version of a model has been trained on: how many scans, and whether they look like those of the newest."""
+"""What no version of a model has been trained on: how many scans, and whether they look like the others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class NewScans:
 
     Attributes:
         count: How many.
-        known: How many the newest version knows that knows any: what the new ones are compared with.
+        known: How many some version has been trained on: the others, which the new ones are compared with.
         shifts: Quality figures of the new scans that have moved, the largest first: `figure`, `smd`, `n`.
     """
 
@@ -49,9 +49,9 @@ def find_new_scans(
     """Compare what is prepared for training with what the versions of the model were trained on.
 
     A version that was refused, or rolled back from, has used its scans too: the same ones would give the same model
-    again. Several studies may register versions of one model, so that the newest may know none of these scans: the
-    reference is the newest that does. Tissue volumes are no sign of another scanner, since they follow age, and take
-    no part.
+    again. The others are the scans of all versions together: several studies may register versions of one model, and
+    the newest, or the champion, may know few of these scans and not every scanner. Tissue volumes are no sign of
+    another scanner, since they follow age, and take no part.
 
     Args:
         store: Where fits and figures lie; a version whose fit lies elsewhere is passed over.
@@ -64,25 +64,19 @@ def find_new_scans(
         return NewScans(0, 0, ())
     tables = [_figures(store, state) for state in training]
     table = pd.concat(tables, ignore_index=True)
-    is_new, is_reference = pd.Series(True, table.index), pd.Series(False, table.index)
-    for fit_key in _fits_of_versions(chain, client):
-        is_known = table["sha256"].isin(_rows_of(store, fit_key))
-        is_new &= ~is_known
-        is_reference = is_reference if is_reference.any() else is_known
-    new, reference = table[is_new].drop(columns="sha256"), table[is_reference].drop(columns="sha256")
+    used: set[str] = set().union(*(_rows_of(store, fit_key) for fit_key in _fits_of_versions(chain, client)))
+    is_known = table["sha256"].isin(used)
+    new, reference = table[~is_known].drop(columns="sha256"), table[is_known].drop(columns="sha256")
     shifts = shift_table(reference, {"new": new}) if len(new) and len(reference) else pd.DataFrame()
     return NewScans(len(new), len(reference), _moved(shifts))
 
 
-def _fits_of_versions(chain: Chain, client: MlflowClient | None) -> list[str]:
-    """The fits of a model's versions, the newest version's first."""
+def _fits_of_versions(chain: Chain, client: MlflowClient | None) -> set[str]:
     candidates = [decision["candidate"] for decision in chain.decisions if decision.get("candidate")]
-    fits = {int(candidate["version"]): str(candidate["fit_key"]) for candidate in candidates}
-    for version in client.search_model_versions(f"name = '{chain.model}'") if client else ():
-        # A version of another program's says nothing of its scans.
-        if fit_key := version.tags.get("padflow.fit_key"):
-            fits[int(version.version)] = fit_key
-    return [fits[number] for number in sorted(fits, reverse=True)]
+    versions = client.search_model_versions(f"name = '{chain.model}'") if client else []
+    # A version of another program's has no such tag, and says nothing of its scans.
+    named = [version.tags.get("padflow.fit_key") for version in versions]
+    return {str(fit_key) for fit_key in [*(candidate["fit_key"] for candidate in candidates), *named] if fit_key}
 
 
 def _rows_of(store: Store, fit_key: str) -> set[str]:
