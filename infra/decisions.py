@@ -14,6 +14,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from infra import layout
@@ -25,6 +26,8 @@ Kind = Literal["first", "adopted", "promoted", "refused", "rolled back"]
 # Of these the version that was decided on became the champion.
 RAISES: tuple[Kind, ...] = ("first", "adopted", "promoted")
 NUMBERED = re.compile(r"(\d{6})\.json")
+# Ports that an address means where it names none.
+DEFAULT_PORTS = {"http": "80", "https": "443", "postgresql": "5432", "mysql": "3306", "mssql": "1433"}
 
 
 class ChampionChanged(RuntimeError):
@@ -70,6 +73,12 @@ class Chain:
     def previous(self) -> str | None:
         """The version that a rollback would return to."""
         return self.champions[-2] if len(self.champions) > 1 else None
+
+    @property
+    def only_adopted(self) -> bool:
+        """Whether the champion is still the one that the chain began with, named by somebody else."""
+        kinds = [decision["kind"] for decision in self.decisions]
+        return kinds[:1] == ["adopted"] and set(kinds[1:]) <= {"refused"}
 
     @property
     def withdrawn(self) -> frozenset[str]:
@@ -122,10 +131,40 @@ class Draft:
 
 def chain_folder(settings: Settings, model: str) -> str:
     """Where the decisions on a model of the settings' registry lie; another registry has numbers of its own."""
-    # An embedded database is another one on another machine, whatever its path. A password may be renewed.
-    host = platform.node() if settings.registry_uri.startswith("sqlite:") else ""
-    registry = re.sub(r"//[^/@]*@", "//", settings.registry_uri)
+    registry = _one_spelling(settings.registry_uri)
+    # An embedded database is another one on another machine, whatever its path.
+    host = platform.node() if registry.startswith("sqlite:") else ""
     return layout.decisions(model, digest([registry, host]))
+
+
+def _one_spelling(uri: str) -> str:
+    """One address for every way to write it, or two machines that share a registry would keep a chain each.
+
+    A password may be renewed, a driver changed; neither makes another registry.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return uri
+    scheme = scheme.lower().partition("+")[0]
+    rest = re.sub(r"^[^/]*@", "", rest).partition("?")[0]
+    if scheme == "sqlite":
+        # Without a path it lies in memory.
+        return f"sqlite:///{Path(rest[1:]).resolve()}" if rest else "sqlite://"
+    host, slash, path = rest.partition("#")[0].partition("/")
+    host = host.lower().removesuffix(f":{DEFAULT_PORTS.get(scheme, '')}")
+    return f"{scheme}://{host}{slash}{path}".rstrip("/")
+
+
+def other_chains(store: Store, chain: Chain) -> str:
+    """Which chains the store holds of a model of this name in other registries, in words; "" where there are none.
+
+    A registry that moved, or that is spelled by another name of its host, leaves its decisions there.
+    """
+    same_model = re.compile(re.escape(chain.model) + "-[0-9a-f]{8}")
+    folders = (f"{layout.all_decisions()}/{name}" for name in sorted(store.names(layout.all_decisions())))
+    others = [folder for folder in folders if same_model.fullmatch(folder.partition("/")[2]) and folder != chain.folder]
+    counted = [(folder, sum(map(bool, map(NUMBERED.fullmatch, store.names(folder))))) for folder in others]
+    return "; ".join(f"{store.uri(folder)} (decisions: {count})" for folder, count in counted if count)
 
 
 def read_chain(store: Store, settings: Settings, model: str) -> Chain:

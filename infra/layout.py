@@ -84,9 +84,14 @@ def registration(fit_key: str, *registry: str) -> str:
     return f"{fit_folder(fit_key)}/registered-{digest(registry)[:8]}.json"
 
 
+def all_decisions() -> str:
+    """Chains of every model in every registry, a folder each."""
+    return "decisions"
+
+
 def decisions(model: str, registry_digest: str) -> str:
     """Decisions on one model in one registry."""
-    return f"decisions/{model}-{registry_digest[:8]}"
+    return f"{all_decisions()}/{model}-{registry_digest[:8]}"
 
 
 def decision(folder: str, number: int) -> str:

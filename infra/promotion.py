@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from infra import layout
-from infra.decisions import Chain, Draft, append, mark_told, read_chain
+from infra.decisions import Chain, Draft, append, mark_told, other_chains, read_chain
 from infra.settings import Settings
 from infra.storage import Store
 
@@ -37,6 +37,9 @@ def adopt(client: MlflowClient, store: Store, chain: Chain, decided_at: str) -> 
     if champion is None:
         return chain
     reason = f"version {champion} was the champion before decisions were kept"
+    # Whoever lists the decisions later reads it too: the sentence of the command that adopted is gone by then.
+    others = other_chains(store, chain)
+    reason += f" here; decisions on a model of this name in other registries: {others}" if others else ""
     return append(store, chain, Draft("adopted", champion, reason), decided_at)
 
 
@@ -50,12 +53,26 @@ def follow(client: MlflowClient, store: Store, settings: Settings, model: str) -
     while True:
         chain = read_chain(store, settings, model)
         if not chain.decisions:
-            return chain, found
+            return chain, found + _begun_anew(client, store, chain)
         found += _show(client, store, chain)
         # Who sets an alias late looks at the chain once more, so that the last one to set it sets the newest.
         if read_chain(store, settings, model).head == chain.head:
             mark_told(store, chain)
             return chain, found
+
+
+def _begun_anew(client: MlflowClient, store: Store, chain: Chain) -> list[str]:
+    """A champion without decisions, beside decisions of another registry, may be that one under another address."""
+    champion = champion_by_alias(client, chain.model)
+    others = other_chains(store, chain) if champion else ""
+    if not others:
+        return []
+    return [
+        f"{chain.model}: version {champion} is the champion, and the store holds no decision on it in this registry, "
+        f"but decisions on a model of this name in others: {others}. If one of these is this registry under an earlier "
+        "address, home or host name, its history, and what was rolled back from, is unknown here: put the files of its "
+        f"folder in place of those in {store.uri(chain.folder)}, or name the registry as before (MLFLOW_REGISTRY_URI)."
+    ]
 
 
 def _show(client: MlflowClient, store: Store, chain: Chain) -> list[str]:
@@ -65,7 +82,9 @@ def _show(client: MlflowClient, store: Store, chain: Chain) -> list[str]:
         if held.get(alias) == version:
             continue
         if version is None:
-            _patiently(client.delete_registered_model_alias, chain.model, alias)
+            # Who was champion before the adopted one is known to the registry alone.
+            if alias == PREVIOUS and not chain.only_adopted:
+                _patiently(client.delete_registered_model_alias, chain.model, alias)
             continue
         try:
             _patiently(client.set_registered_model_alias, chain.model, alias, version)

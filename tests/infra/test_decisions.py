@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +18,7 @@ from infra.decisions import ChampionChanged, Draft, append, chain_folder, read_c
 from infra.promotion import adopt, champion_by_alias, decision_tags, follow
 from infra.settings import Settings, load_settings
 from infra.storage import Store
+from tasks.records import digest
 from tasks.steps.decide import opened_chain, roll_back
 
 from .test_s3 import CREDENTIALS
@@ -188,6 +190,38 @@ def test_a_champion_from_before_there_were_decisions_is_adopted(
     assert adopt(client, store, chain, TIME) is chain
 
 
+def test_a_registry_that_moved_is_not_begun_anew_without_a_word(
+    registry: tuple[Settings, MlflowClient, str], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, client, run_id = registry
+    model = with_versions(client, "moved", run_id, 2)
+    with_versions(client, "moved-12345678", run_id, 1)
+    decide(store, settings, "moved-12345678", "first", "1")
+    decide(store, settings, model, "first", "1")
+    decide(store, settings, model, "promoted", "2")
+    follow(client, store, settings, model)
+    before = chain_folder(settings, model)
+    monkeypatch.setattr("platform.node", lambda: "another-machine")
+    chain, said = opened_chain(client, store, settings, model)
+    assert len(said) == 1
+    assert f"{store.uri(before)} (decisions: 2)" in said[0]
+    assert "12345678" not in said[0].replace(before, "")
+    assert f"in place of those in {store.uri(chain.folder)}" in said[0]
+    assert [decision["kind"] for decision in chain.decisions] == ["adopted"]
+    assert f"{store.uri(before)} (decisions: 2)" in chain.decisions[0]["reason"]
+    for _ in range(2):
+        opened_chain(client, store, settings, model)
+        aliases = {name: str(held) for name, held in client.get_registered_model(model).aliases.items()}
+        assert aliases == {"champion": "2", "previous-champion": "1"}
+    # As the sentence says: the files of the old folder in place of those in the new one.
+    for name in store.names(chain.folder):
+        store.delete(f"{chain.folder}/{name}")
+    for name in store.names(before):
+        store.write(f"{chain.folder}/{name}", store.read(f"{before}/{name}"))
+    restored, said = opened_chain(client, store, settings, model)
+    assert (restored.champions, said) == (("1", "2"), [])
+
+
 def test_a_decision_that_was_altered_or_taken_away_is_found(store: Store, tmp_path: Path) -> None:
     settings = load_settings(tmp_path)
     for version in ("1", "2", "3"):
@@ -215,13 +249,33 @@ def test_a_refusal_in_between_takes_no_turn_from_anybody(store: Store, tmp_path:
         append(store, chain, Draft("promoted", "2", "late"), TIME)
 
 
-def test_a_renewed_password_names_the_same_registry(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ("http://mlflow:5000", "http://mlflow:5000/", "HTTP://MLFLOW:5000", "http://me:secret@mlflow:5000/?a=b#c"),
+        ("https://mlflow/a", "https://mlflow:443/a/"),
+        (
+            "postgresql://db/mlflow", "postgresql://user:old@db/mlflow", "postgresql://user:n@w@db/mlflow",
+            "postgresql+psycopg2://db:5432/mlflow?sslmode=require",
+        ),
+        ("sqlite:////x/mlflow.db", "sqlite:////x/../x/mlflow.db", "sqlite+pysqlite:////x/./mlflow.db?timeout=9"),
+    ],
+)  # fmt: skip
+def test_one_registry_has_one_chain_however_it_is_spelled(tmp_path: Path, spellings: tuple[str, ...]) -> None:
     base = load_settings(tmp_path)
-    folders = {
-        chain_folder(replace(base, registry_uri=uri), MODEL)
-        for uri in ("postgresql://user:old@db/mlflow", "postgresql://user:new@db/mlflow")
-    }
-    assert len(folders) == 1
+    folders = {chain_folder(replace(base, registry_uri=uri), MODEL) for uri in spellings}
+    # Chains that are there keep their place: the first is the usual spelling.
+    host = platform.node() if spellings[0].startswith("sqlite") else ""
+    assert folders == {layout.decisions(MODEL, digest([spellings[0], host]))}
+
+
+def test_other_registries_have_other_chains(tmp_path: Path) -> None:
+    base = load_settings(tmp_path)
+    others = (
+        "http://a:5000", "http://b:5000", "http://a:5001", "http://a:5000/b", "http://a:5000/B", "https://a:5000",
+        "sqlite:////a#1/m.db", "sqlite:////a#2/m.db", "sqlite:////A/m.db", "sqlite:////a@b/m.db", "databricks",
+    )  # fmt: skip
+    assert len({chain_folder(replace(base, registry_uri=uri), MODEL) for uri in others}) == len(others)
 
 
 def test_tags_say_each_gate_with_its_figures() -> None:
