@@ -13,9 +13,9 @@ import platform
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from infra import layout
 from infra.settings import Settings
@@ -25,7 +25,16 @@ from tasks.records import digest
 Kind = Literal["first", "adopted", "promoted", "refused", "rolled back"]
 # Of these the version that was decided on became the champion.
 RAISES: tuple[Kind, ...] = ("first", "adopted", "promoted")
-NUMBERED = re.compile(r"(\d{6})\.json")
+NUMBERED = re.compile(r"(\d{6})\.(json|told)")
+# What of a record others rely on.
+FIELDS: dict[str, Any] = {
+    "parent": str, "kind": str, "champion_before": str | None, "champion_after": str | None, "reason": str,
+    "candidate": dict | None, "evidence_key": str, "gates": list, "decided_at": str,
+}  # fmt: skip
+RESTORE = (
+    "Restore the bytes that were there: from a copy of the store, or from the MLflow run of the version, which holds "
+    "each decision on it as decisions/NUMBER.json; the version's tags padflow.* say the last one."
+)
 # Ports that an address means where it names none.
 DEFAULT_PORTS = {"http": "80", "https": "443", "postgresql": "5432", "mysql": "3306", "mssql": "1433"}
 
@@ -51,6 +60,11 @@ class Chain:
     decisions: tuple[dict[str, Any], ...] = ()
     head: str = ""
     untold: tuple[int, ...] = ()
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Of each decision's bytes."""
+        return (*(decision["parent"] for decision in self.decisions[1:]), *([self.head] if self.decisions else []))
 
     @property
     def champions(self) -> tuple[str, ...]:
@@ -163,36 +177,88 @@ def other_chains(store: Store, chain: Chain) -> str:
     same_model = re.compile(re.escape(chain.model) + "-[0-9a-f]{8}")
     folders = (f"{layout.all_decisions()}/{name}" for name in sorted(store.names(layout.all_decisions())))
     others = [folder for folder in folders if same_model.fullmatch(folder.partition("/")[2]) and folder != chain.folder]
-    counted = [(folder, sum(map(bool, map(NUMBERED.fullmatch, store.names(folder))))) for folder in others]
+    counted = [(folder, sum(name.endswith(".json") for name in store.names(folder))) for folder in others]
     return "; ".join(f"{store.uri(folder)} (decisions: {count})" for folder, count in counted if count)
 
 
 def read_chain(store: Store, settings: Settings, model: str) -> Chain:
-    """Read every decision on a model and check that each follows from the one before.
+    """Read every decision on a model and check that each follows from the one before, and is what was told.
 
     Raises:
-        ValueError: A decision is absent, or was changed after the next one named it.
+        ValueError: A decision is absent, is none, or was changed after it was made.
     """
     folder = chain_folder(settings, model)
-    names = store.names(folder)
-    numbers = sorted(int(found[1]) for name in names if (found := NUMBERED.fullmatch(name)))
-    if numbers != list(range(1, len(numbers) + 1)):
-        absent = next(number for number in range(1, len(numbers) + 2) if number not in numbers)
-        raise ValueError(f"{store.uri(folder)}: decision {absent} is absent, and later ones are there; restore it.")
-    contents = store.read_many([layout.decision(folder, number) for number in numbers])
-    decisions, head = [], ""
+    found = [match for name in store.names(folder) if (match := NUMBERED.fullmatch(name))]
+    told = {int(match[1]) for match in found if match[2] == "told"}
+    # Records are made in order and marked later, but a listing beside it may miss one and show what came after it.
+    numbers = range(1, max((int(match[1]) for match in found), default=0) + 1)
+    try:
+        contents = store.read_many([layout.decision(folder, number) for number in numbers])
+    except FileNotFoundError as error:
+        absent = [number for number in numbers if not store.exists(layout.decision(folder, number))]
+        if not absent:
+            raise
+        raise ValueError(
+            f"{store.uri(folder)}: decision {absent[0]} is absent, and what came after it is there (expected records "
+            f"1 to {numbers[-1]}; absent: {', '.join(map(str, absent))}). {RESTORE}"
+        ) from error
+    chain = Chain(model, folder)
     for number, content in zip(numbers, contents, strict=True):
-        decision = json.loads(content)
-        if decision["parent"] != head:
+        chain = _followed_by(chain, content, store.uri(layout.decision(folder, number)))
+    _check_told(store, chain, sorted(told))
+    return replace(chain, untold=tuple(number for number in numbers if number not in told))
+
+
+def _followed_by(chain: Chain, content: bytes, uri: str) -> Chain:
+    decision = _record(content, uri)
+    if decision["parent"] != chain.head:
+        raise ValueError(
+            f"{uri}: it follows a decision of digest {decision['parent'][:8] or 'none'}, and the one before it has "
+            f"{chain.head[:8] or 'none'}: one of the two was changed after it was made. {RESTORE}"
+        )
+    # The newest decision has no follower that names its digest: what it says must be possible after those before.
+    after: tuple[str | None, ...] = (chain.champion,)
+    if decision["kind"] in RAISES:
+        after = ((decision["candidate"] or {}).get("version", decision["champion_after"]),)
+    elif decision["kind"] == "rolled back":
+        after = chain.champions[:-1]
+    for name, versions in (("champion_before", (chain.champion,)), ("champion_after", after)):
+        if decision[name] not in versions:
+            expected = " or ".join(version or "none" for version in versions) or "no rollback, as there was no champion"
             raise ValueError(
-                f"{store.uri(layout.decision(folder, number))}: it follows a decision of digest "
-                f"{decision['parent'][:8] or 'none'}, and the one before it has {head[:8] or 'none'}: one of the two "
-                "was changed after it was made. Restore the bytes that were there."
+                f"{uri}: its {name} is {decision[name] or 'none'}, expected {expected} ({decision['kind']}, after "
+                f"{len(chain.decisions)} decisions): it was changed after it was made. {RESTORE}"
             )
-        decisions.append(decision)
-        head = hashlib.sha256(content).hexdigest()
-    untold = tuple(number for number in numbers if f"{number:06d}.told" not in names)
-    return Chain(model, folder, tuple(decisions), head, untold)
+    return replace(chain, decisions=(*chain.decisions, decision), head=hashlib.sha256(content).hexdigest())
+
+
+def _record(content: bytes, uri: str) -> dict[str, Any]:
+    try:
+        decision = json.loads(content)
+    except ValueError:
+        decision = None
+    if not isinstance(decision, dict):
+        begins = content[:40].decode(errors="replace")
+        raise ValueError(f"{uri}: found {begins!r}, expected the record of a decision, a JSON object. {RESTORE}")
+    wrong = [name for name, kind in FIELDS.items() if name not in decision or not isinstance(decision[name], kind)]
+    if not wrong and decision["kind"] not in get_args(Kind):
+        wrong = ["kind"]
+    if wrong:
+        raise ValueError(f"{uri}: a decision's {', '.join(wrong)} is absent or not as padflow writes it. {RESTORE}")
+    return decision
+
+
+def _check_told(store: Store, chain: Chain, told: list[int]) -> None:
+    """Compare each record with the digest under which the registry was told of it: the last one has no follower."""
+    marks = store.read_many([layout.decision_told(chain.folder, number) for number in told])
+    for number, content in zip(told, marks, strict=True):
+        # Marks of earlier versions are empty.
+        mark = content.decode(errors="replace")
+        if mark not in ("", chain.digests[number - 1]):
+            raise ValueError(
+                f"{store.uri(layout.decision(chain.folder, number))}: found digest {chain.digests[number - 1][:8]}, "
+                f"expected {mark[:8]}, which the registry was told of: it was changed after it was made. {RESTORE}"
+            )
 
 
 def append(store: Store, chain: Chain, draft: Draft, decided_at: str) -> Chain:
@@ -234,7 +300,7 @@ def append(store: Store, chain: Chain, draft: Draft, decided_at: str) -> Chain:
         if found == content:
             head, untold = hashlib.sha256(content).hexdigest(), (*chain.untold, number)
             return Chain(chain.model, chain.folder, (*chain.decisions, record), head, untold)
-        other = json.loads(found)
+        other = _record(found, store.uri(key))
         if other["champion_after"] != chain.champion:
             raise ChampionChanged(
                 f"the champion of {chain.model} changed from version {chain.champion or 'none'} to "
@@ -247,6 +313,6 @@ def append(store: Store, chain: Chain, draft: Draft, decided_at: str) -> Chain:
 
 
 def mark_told(store: Store, chain: Chain) -> None:
-    """Keep that the registry shows every decision of the chain."""
+    """Keep that the registry shows every decision of the chain, and what it was told of by its digest."""
     for number in chain.untold:
-        store.write(layout.decision_told(chain.folder, number), b"")
+        store.write(layout.decision_told(chain.folder, number), chain.digests[number - 1].encode())

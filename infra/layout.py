@@ -100,7 +100,7 @@ def decision(folder: str, number: int) -> str:
 
 
 def decision_told(folder: str, number: int) -> str:
-    """That the registry shows a decision."""
+    """That the registry shows a decision: the digest of its bytes."""
     return f"{folder}/{number:06d}.told"
 
 

@@ -82,9 +82,18 @@ def _show(client: MlflowClient, store: Store, chain: Chain) -> list[str]:
         if held.get(alias) == version:
             continue
         if version is None:
+            if alias == CHAMPION:
+                # Consumers load by it: no version is worse than one that nobody decided on.
+                problems.append(
+                    f"{chain.model}: alias {alias} is version {held[alias]}, by decision there is none: left as it is"
+                )
             # Who was champion before the adopted one is known to the registry alone.
-            if alias == PREVIOUS and not chain.only_adopted:
+            elif not chain.only_adopted:
                 _patiently(client.delete_registered_model_alias, chain.model, alias)
+                if not chain.untold:
+                    problems.append(
+                        f"{chain.model}: alias {alias} was version {held[alias]}, by decision there is none: taken away"
+                    )
             continue
         try:
             _patiently(client.set_registered_model_alias, chain.model, alias, version)

@@ -237,6 +237,97 @@ def test_a_decision_that_was_altered_or_taken_away_is_found(store: Store, tmp_pa
         read_chain(store, settings, MODEL)
 
 
+def told_chain(registry: tuple[Settings, MlflowClient, str], store: Store, model: str) -> str:
+    """Where two promotions and a rollback lie that the registry was told of."""
+    settings, client, run_id = registry
+    with_versions(client, model, run_id, 3)
+    decide(store, settings, model, "first", "1", run_id)
+    decide(store, settings, model, "promoted", "2", run_id)
+    decide(store, settings, model, "promoted", "3", run_id)
+    roll_back(client, store, settings, model, "it drifts")
+    return chain_folder(settings, model)
+
+
+@pytest.mark.parametrize("change", [{"champion_after": "1"}, {"reason": "it does not"}, {"gates": [{}]}])
+def test_the_newest_decision_cannot_be_altered_once_the_registry_shows_it(
+    registry: tuple[Settings, MlflowClient, str], store: Store, change: dict[str, object]
+) -> None:
+    settings, client, _ = registry
+    model = f"newest-{next(iter(change))}"
+    key = layout.decision(told_chain(registry, store, model), 4)
+    store.write_json(key, {**store.read_json(key), **change})
+    with pytest.raises(ValueError, match=r"000004\.json: found digest .* expected .* MLflow run"):
+        opened_chain(client, store, settings, model)
+    assert champion_by_alias(client, model) == "2"
+
+
+def test_decisions_that_were_taken_away_at_the_end_leave_their_marks(
+    registry: tuple[Settings, MlflowClient, str], store: Store
+) -> None:
+    settings, client, _ = registry
+    folder = told_chain(registry, store, "shortened")
+    for number in (3, 4):
+        store.delete(layout.decision(folder, number))
+    with pytest.raises(ValueError, match=r"decision 3 is absent.* records 1 to 4; absent: 3, 4.* MLflow run"):
+        opened_chain(client, store, settings, "shortened")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"champion_after": "9"}, "champion_after is 9, expected 1 or 2"),
+        ({"champion_after": None}, "champion_after is none, expected 1 or 2"),
+        ({"champion_after": "3"}, "champion_after is 3, expected 1 or 2"),
+        ({"champion_before": "2"}, "champion_before is 2, expected 3"),
+        ({"kind": "promoted"}, "champion_after is 2, expected 3"),
+        ({"kind": "refused"}, "champion_after is 2, expected 3"),
+        ({"kind": "praised"}, "kind is absent or not as padflow writes it"),
+        ({"candidate": "3"}, "candidate is absent or not as padflow writes it"),
+    ],
+)
+def test_a_newest_decision_that_cannot_be_is_found_before_it_is_told(
+    store: Store, tmp_path: Path, change: dict[str, object], said: str
+) -> None:
+    settings = load_settings(tmp_path)
+    for version in ("1", "2", "3"):
+        decide(store, settings, MODEL, "promoted", version)
+    candidate = {"version": "3", "run_id": "none"}
+    append(store, read_chain(store, settings, MODEL), Draft("rolled back", "2", "it drifts", candidate), TIME)
+    # Marks of earlier versions were empty.
+    folder = chain_folder(settings, MODEL)
+    for number in (1, 2, 3, 4):
+        store.write(layout.decision_told(folder, number), b"")
+    assert read_chain(store, settings, MODEL).champions == ("1", "2")
+    key = layout.decision(folder, 4)
+    store.write_json(key, {**store.read_json(key), **change})
+    with pytest.raises(ValueError, match=rf"000004\.json: .*{said}"):
+        read_chain(store, settings, MODEL)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"", b"\xff", b"{}", b"null"])
+def test_a_record_that_is_none_is_named(store: Store, tmp_path: Path, content: bytes) -> None:
+    settings = load_settings(tmp_path)
+    decide(store, settings, MODEL, "first", "1")
+    chain = read_chain(store, settings, MODEL)
+    store.write(layout.decision(chain.folder, 2), content)
+    with pytest.raises(ValueError, match=r"000002\.json: .*Restore"):
+        read_chain(store, settings, MODEL)
+    with pytest.raises(ValueError, match=r"000002\.json: .*Restore"):
+        append(store, chain, Draft("promoted", "2", "better"), TIME)
+
+
+def test_no_champion_by_decision_takes_no_alias_away(
+    registry: tuple[Settings, MlflowClient, str], store: Store
+) -> None:
+    settings, client, run_id = registry
+    model = with_versions(client, "none", run_id, 1)
+    append(store, read_chain(store, settings, model), Draft("refused", None, "too bad"), TIME)
+    client.set_registered_model_alias(model, "champion", "1")
+    _, said = follow(client, store, settings, model)
+    assert said == ["none: alias champion is version 1, by decision there is none: left as it is"]
+    assert champion_by_alias(client, model) == "1"
+
+
 def test_a_refusal_in_between_takes_no_turn_from_anybody(store: Store, tmp_path: Path) -> None:
     settings = load_settings(tmp_path)
     decide(store, settings, MODEL, "first", "1")
