@@ -31,6 +31,21 @@ def champion_by_alias(client: MlflowClient, model: str) -> str | None:
     return _aliases(client, model).get(CHAMPION)
 
 
+def check_version(client: MlflowClient, model: str, version: str) -> None:
+    """Ask the registry whether it still has a version: what the chain knows of one outlives it.
+
+    Raises:
+        ValueError: It was deleted, or was never there.
+    """
+    if version in (there := _versions(client, model)):
+        return
+    expected = f"expected one of {', '.join(there)}" if there else "nor any other of this model"
+    raise ValueError(
+        f"{model}: the registry has no version {version}, {expected}: it was deleted, or never registered. "
+        "Name a version that is there, or train another model."
+    )
+
+
 def adopt(client: MlflowClient, store: Store, chain: Chain, decided_at: str) -> Chain:
     """Begin a chain with the champion that somebody has named before there were decisions."""
     champion = None if chain.decisions else champion_by_alias(client, chain.model)
@@ -79,9 +94,9 @@ def _show(client: MlflowClient, store: Store, chain: Chain) -> list[str]:
     problems = []
     held = _aliases(client, chain.model)
     for alias, version in ((PREVIOUS, chain.previous), (CHAMPION, chain.champion)):
-        if held.get(alias) == version:
-            continue
         if version is None:
+            if alias not in held:
+                continue
             if alias == CHAMPION:
                 # Consumers load by it: no version is worse than one that nobody decided on.
                 problems.append(
@@ -96,22 +111,34 @@ def _show(client: MlflowClient, store: Store, chain: Chain) -> list[str]:
                     )
             continue
         try:
-            _patiently(client.set_registered_model_alias, chain.model, alias, version)
+            # Not every registry takes a deleted version's aliases away.
+            client.get_model_version(chain.model, version)
+            if held.get(alias) != version:
+                _patiently(client.set_registered_model_alias, chain.model, alias, version)
         except MlflowException as error:
             if not _absent(error):
                 raise
-            problems.append(
-                f"{chain.model}: version {version} is the {alias} by decision, and is no longer in the registry; "
-                f"`padflow rollback {chain.model}` returns to the one before"
-            )
+            problems.append(_gone(client, chain, alias, version, held.get(alias)))
             continue
-        if held.get(alias) and not chain.untold:
+        if held.get(alias) not in (None, version) and not chain.untold:
             problems.append(
                 f"{chain.model}: alias {alias} was version {held[alias]}, by decision it is {version}: set back"
             )
     for number in chain.untold:
         _tell(client, store, chain, chain.decisions[number - 1])
     return problems
+
+
+def _gone(client: MlflowClient, chain: Chain, alias: str, version: str, held: str | None) -> str:
+    shown = f"the alias shows version {held}" if held else "the alias shows none"
+    said = (
+        f"{chain.model}: version {version} is the {alias} by decision, and the registry has no such version ({shown})"
+    )
+    if alias == PREVIOUS:
+        return f"{said}; a rollback passes over it"
+    if set(chain.champions[:-1]) & set(_versions(client, chain.model)):
+        return f"{said}; `padflow rollback {chain.model}` returns to the last one that is there"
+    return f"{said}, nor one to roll back to; `padflow promote STUDY --version N` names another champion"
 
 
 def _patiently(action: Callable[..., None], *arguments: str) -> None:
@@ -152,6 +179,11 @@ def decision_tags(decision: dict[str, Any]) -> dict[str, str]:
         figures = {name: gate[name] for name in FIGURES if gate[name] is not None}
         tags[f"padflow.figures.{gate['gate']}"] = json.dumps(figures)
     return tags
+
+
+def _versions(client: MlflowClient, model: str) -> list[str]:
+    found = client.search_model_versions(f"name = '{model}'")
+    return sorted((str(version.version) for version in found), key=int)
 
 
 def _aliases(client: MlflowClient, model: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from infra import layout
 from infra.decisions import ChampionChanged, Draft, append, chain_folder, read_chain
-from infra.promotion import adopt, champion_by_alias, decision_tags, follow
+from infra.promotion import adopt, champion_by_alias, check_version, decision_tags, follow
 from infra.settings import Settings, load_settings
 from infra.storage import Store
 from tasks.records import digest
@@ -176,6 +176,45 @@ def test_an_alias_that_a_hand_moved_is_set_back_and_said(
     _, said = follow(client, store, settings, model)
     assert champion_by_alias(client, model) == "1"
     assert said == ["hand: alias champion was version 2, by decision it is 1: set back"]
+
+
+def test_a_champion_that_was_deleted_in_the_registry_is_said(
+    registry: tuple[Settings, MlflowClient, str], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, client, run_id = registry
+    model = with_versions(client, "deleted", run_id, 3)
+    for version in ("1", "2", "3"):
+        decide(store, settings, model, "promoted", version)
+    client.delete_model_version(model, "2")
+    client.set_registered_model_alias(model, "champion", "1")
+    _, said = follow(client, store, settings, model)
+    gone = "deleted: version {} is the {} by decision, and the registry has no such version (the alias shows {})"
+    assert said == [f"{gone.format(2, 'previous-champion', 'none')}; a rollback passes over it"]
+    client.delete_model_version(model, "3")
+    client.set_registered_model_alias(model, "champion", "1")
+    _, said = follow(client, store, settings, model)
+    back = "; `padflow rollback deleted` returns to the last one that is there"
+    assert said[1:] == [gone.format(3, "champion", "version 1") + back]
+    # As a registry would show it that keeps the aliases of what is deleted.
+    monkeypatch.setattr("infra.promotion._aliases", lambda *_: {"champion": "3", "previous-champion": "2"})
+    _, said = follow(client, store, settings, model)
+    assert said[1:] == [gone.format(3, "champion", "version 3") + back]
+    client.delete_model_version(model, "1")
+    _, said = follow(client, store, settings, model)
+    assert said[1].endswith("nor one to roll back to; `padflow promote STUDY --version N` names another champion")
+
+
+def test_a_version_that_the_registry_lacks_is_refused_in_words(registry: tuple[Settings, MlflowClient, str]) -> None:
+    _, client, run_id = registry
+    model = with_versions(client, "lacking", run_id, 3)
+    client.delete_model_version(model, "2")
+    check_version(client, model, "3")
+    for version in ("2", "4", "new"):
+        said = f"lacking: the registry has no version {version}, expected one of 1, 3: .*Name a version that is there"
+        with pytest.raises(ValueError, match=said):
+            check_version(client, model, version)
+    with pytest.raises(ValueError, match="no version 1, nor any other of this model"):
+        check_version(client, "never-registered", "1")
 
 
 def test_a_champion_from_before_there_were_decisions_is_adopted(
