@@ -151,6 +151,10 @@ def gather_evidence(
         known = subjects.isin(set(subjects[known]))
         left_out[f"trained on by the {name}"] = int(subjects[known].nunique())
         rows = rows[~known].reset_index(drop=True)
+    # One scan may stand in two cohorts, as controls of a clinic that are also a cohort of their own: it is one person.
+    again = rows.sort_values("is_control", ascending=False, kind="stable").duplicated("own_sha256").sort_index()
+    left_out["in another cohort, too"] = int(subject_keys(rows)[again].nunique())
+    rows = rows[~again].reset_index(drop=True)
     raw = challenger.version.intervals.get("raw")
     interval = None if raw is None else _interval(raw)
     scans = rows.reindex(columns=list(EVIDENCE_COLUMNS))

@@ -204,6 +204,21 @@ def test_controls_of_a_clinical_cohort_are_those_that_the_study_names(world: Wor
         assert (len(evidence.scans), int(evidence.scans["is_control"].sum())) == (70, n)
 
 
+def test_a_scan_of_two_cohorts_counts_once(world: World) -> None:
+    state = cohort(world.store, CohortSpec("clinic", "clinical", "c"), world.ages[:10])
+    state.prepared["sha256"] = world.states[1].prepared["sha256"].head(10).to_numpy()
+    figures = world.store.read_table(layout.quality_table("r" * 64, "external", "b"))
+    world.store.write_table(layout.quality_table("r" * 64, "clinic", "c"), figures)
+    model = world.fit("fit", world.ages + noise(3, 1))
+    world.predict("fit", state, state.prepared["age_years"].to_numpy() + 1.0)
+    evidence, left_out = gather_evidence(
+        world.study, world.store, Scored(version_of(model), [*world.states, state]), None
+    )
+    assert evidence.scans["cohort"].unique().tolist() == ["external"]
+    assert int(evidence.scans["is_control"].sum()) == len(evidence.scans) == 60
+    assert left_out == {"in another cohort, too": 10}
+
+
 def test_without_external_people_the_first_is_champion_and_nobody_follows(world: World) -> None:
     world.states = world.states[:1]
     first = world.fit("first", np.zeros(0))
