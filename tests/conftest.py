@@ -54,12 +54,12 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tasks.science.imaging.phantom import PhantomSpec, write_phantom
 
     root = tmp_path_factory.mktemp("phantoms")
-    # A stripped head is registered in a third of the time; the others have their skulls.
+    # A stripped head is registered in a third of the time; the external ones have their skulls.
     spec = PhantomSpec(subjects=16, sites=2, seed=1, patients=0.0, spacing_mm=3.0, variant="stripped")
     write_phantom(spec, root / "train")
     write_phantom(PhantomSpec(subjects=5, sites=2, seed=2, patients=0.0, spacing_mm=3.0), root / "external")
-    spec = PhantomSpec(subjects=6, sites=1, seed=3, patients=0.5, sessions=2, spacing_mm=3.0)
-    write_phantom(spec, root / "clinical")
+    clinical = PhantomSpec(subjects=6, sites=1, seed=3, patients=0.5, sessions=2, spacing_mm=3.0, variant="stripped")
+    write_phantom(clinical, root / "clinical")
     return root
 
 

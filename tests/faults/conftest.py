@@ -107,6 +107,12 @@ def copy_tables(database: Path, to: Path) -> None:
         source.backup(target)
 
 
+def remarks(stderr: str) -> list[str]:
+    """What a command says beside how far it is, which a slow machine shows, and that the cohort's heads are stripped."""
+    usual = (" per minute, ", " scans came skull-stripped")
+    return [line for line in stderr.splitlines() if not any(part in line for part in usual)]
+
+
 def wait_until_gone(processes: list[psutil.Process], seconds: float) -> None:
     """Fail if a process outlives the time."""
     _, alive = psutil.wait_procs(processes, timeout=seconds)

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from tests.command_line import CommandLine
-from tests.faults.conftest import Audit, local_objects, sha256s, whole_scans
+from tests.faults.conftest import Audit, local_objects, remarks, sha256s, whole_scans
 from tests.flows.test_study import snapshot
 
 
@@ -38,9 +38,7 @@ def test_two_runs_at_the_same_time_publish_each_scan_once(study: Path, cohort: P
     assert audit.counts("finished") == dict.fromkeys(scans, 1)
     assert set(audit.counts("computed").values()) <= {1, 2}
     assert {name: len(marks) for name, marks in seen.items()} == dict.fromkeys(seen, 1)
-    # A run of over a minute tells how far it is; nothing else is said.
-    said = [line for line in (first.stderr + second.stderr).splitlines() if " per minute, " not in line]
-    assert said == []
+    assert remarks(first.stderr + second.stderr) == []
     assert [result["excluded"] for result in printed] == [0, 0]
     assert max(result["prepared"] for result in printed) == len(scans)
 
