@@ -108,7 +108,7 @@ def copy_tables(database: Path, to: Path) -> None:
 
 
 def remarks(stderr: str) -> list[str]:
-    """What a command says beside how far it is, which a slow machine shows, and that the cohort's heads are stripped."""
+    """What a command says beside how far it is, which slow machines show, and that the cohort's heads are stripped."""
     usual = (" per minute, ", " scans came skull-stripped")
     return [line for line in stderr.splitlines() if not any(part in line for part in usual)]
 

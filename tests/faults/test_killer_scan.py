@@ -21,7 +21,7 @@ from infra.clusters import connect
 from infra.settings import load_settings
 from tasks.records import ScanRef
 from tasks.steps.fan_out import on_cluster, one_by_one
-from tests.faults.conftest import SUBJECTS, Audit, local_objects, whole_scans
+from tests.faults.conftest import SUBJECTS, Audit, local_objects, remarks, whole_scans
 
 MEBIBYTE = 2**20
 
