@@ -111,10 +111,11 @@ def _decide_again(
         _say(problems)
     if version is None:
         challenger = version_of(fitted(workspace, states))
+        check_version(client, name, challenger.version)
     else:
         number = version_number(name, version)
+        check_version(client, name, number)
         challenger = version_in_registry(client, name, number, chain.facts_of(number))
-    check_version(client, name, challenger.version)
     facts = chain.facts_of(chain.champion) if chain.champion else None
     if challenger.version == chain.champion or (facts and facts.get("fit_key") == challenger.fit_key):
         raise ValueError(

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.processes import free_port, healthy, running, wait_until
 from tests.tiny_study import STUDY
 
 if TYPE_CHECKING:
@@ -96,58 +93,20 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def prefect_server(prefect_home: Path) -> Iterator[str]:
     """The API address of a Prefect server in its own process, for commands that are not about starting one."""
-    home = prefect_home
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port, log = free_port(), prefect_home / "server.log"
     app = ["--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1", "--port", str(port)]
-    environment = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    with (home / "server.log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "uvicorn", *app], env=environment, stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + 240
-        while not answers(f"http://127.0.0.1:{port}/api/health"):
-            assert process.poll() is None, (home / "server.log").read_text()
-            assert time.monotonic() < deadline, "Prefect's server did not start"
-            time.sleep(0.2)
+    environment = {**os.environ, "PREFECT_HOME": str(prefect_home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    with running([sys.executable, "-m", "uvicorn", *app], log, environment) as process:
+        wait_until("Prefect", lambda: healthy(f"http://127.0.0.1:{port}/api/health"), process, log)
         yield f"http://127.0.0.1:{port}/api"
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-
-
-def answers(url: str) -> bool:
-    """Whether a server is up."""
-    try:
-        with urllib.request.urlopen(url, timeout=5):  # noqa: S310
-            return True
-    except OSError:
-        return False
 
 
 @pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an S3 server in its own process, over real HTTP on the loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port, log = free_port(), tmp_path_factory.mktemp("s3") / "server.log"
     code = "from moto.server import main; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None, "the S3 server ended"
-                assert time.monotonic() < deadline, "the S3 server did not start"
-                time.sleep(0.2)
+    command = [sys.executable, "-c", code, "-H", "127.0.0.1", "-p", str(port)]
+    with running(command, log, dict(os.environ)) as process:
+        wait_until("moto", lambda: healthy(f"http://127.0.0.1:{port}/moto-api/"), process, log)
         yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(timeout=20)

@@ -6,11 +6,8 @@ import json
 import os
 import pickle
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +24,7 @@ from infra.settings import Settings, load_settings
 from tasks.science.imaging.grid import grid_shape
 from tests.command_line import CommandLine
 from tests.conftest import SHARED_DATA
+from tests.processes import free_port, healthy, running, wait_until
 from tests.small_champion import RECIPE, URI, one_scan, register_small
 
 
@@ -79,33 +77,11 @@ def champion(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Champion]:
 @pytest.fixture
 def server(champion: Champion, tmp_path: Path) -> Iterator[str]:
     """`mlflow models serve` in a process of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port, log = free_port(), tmp_path / "server.log"
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", URI, "-h", "127.0.0.1", "-p", str(port)]
-    with (tmp_path / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, "--env-manager", "local"],
-            env=champion.environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        deadline = time.monotonic() + 300
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).close()
-                break
-            except OSError:
-                said = (tmp_path / "server.log").read_text()[-3000:]
-                assert process.poll() is None, said
-                assert time.monotonic() < deadline, said
-                time.sleep(0.3)
+    with running([*command, "--env-manager", "local"], log, champion.environment) as process:
+        wait_until("mlflow models serve", lambda: healthy(f"http://127.0.0.1:{port}/ping"), process, log)
         yield f"http://127.0.0.1:{port}/invocations"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
 
 
 def ask(address: str, body: dict[str, Any]) -> list[dict[str, Any]]:

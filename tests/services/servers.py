@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,20 +18,14 @@ from typing import Any
 import httpx
 import psycopg2
 
+from tests.processes import free_port, healthy, running, wait_until
+
 PASSWORD = "hidden-secret"  # noqa: S105 (of a server that lives for minutes)
 USER = "padflow"
-START_WITHIN_S = 300
 RUN_WITHIN_S = 900
 SCHEDULE_EVERY_S = 30
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 STARTED = ("PENDING", "RUNNING", *ENDED)
-
-
-def free_port() -> int:
-    """A port that nobody listens at now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def binary(name: str) -> str:
@@ -44,33 +36,6 @@ def binary(name: str) -> str:
     if not known:
         raise FileNotFoundError(f"{name} of PostgreSQL is not installed")
     return str(Path(known[0]).resolve())
-
-
-def wait_until(what: str, ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait for a server, and show its log where it ends or takes too long."""
-    deadline = time.monotonic() + START_WITHIN_S
-    while not ready():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{what} did not start:\n{log.read_text()[-4000:]}")
-        time.sleep(0.3)
-
-
-@contextmanager
-def running(command: list[str], log: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process with all of its children, ended with the block."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        yield process
-    finally:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=20)
-                break
 
 
 @contextmanager
@@ -131,13 +96,6 @@ def _answers(port: int) -> bool:
     except psycopg2.OperationalError:
         return False
     return True
-
-
-def _healthy(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 @dataclass
@@ -220,8 +178,8 @@ def services(folder: Path, **environment: str) -> Iterator[Services]:
         database = {"PREFECT_API_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://{account}/prefect"}
         command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(prefect_port)]
         prefect = stack.enter_context(running(command, logs / "prefect.log", own | database))
-        wait_until("Prefect", lambda: _healthy(f"{api}/health"), prefect, logs / "prefect.log")
-        wait_until("MLflow", lambda: _healthy(f"{tracking}/health"), mlflow, logs / "mlflow.log")
+        wait_until("Prefect", lambda: healthy(f"{api}/health"), prefect, logs / "prefect.log")
+        wait_until("MLflow", lambda: healthy(f"{tracking}/health"), mlflow, logs / "mlflow.log")
         own |= {"PREFECT_API_URL": api, "MLFLOW_TRACKING_URI": tracking, **environment}
         found = Services(api, tracking, own, logs)
         found.prefect("work-pool", "create", "padflow", "--type", "process")

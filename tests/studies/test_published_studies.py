@@ -81,7 +81,7 @@ def test_the_gates_are_asked_about_the_model_that_is_named(finished: Run) -> Non
     padflow("promote", name, "--profile", "tiny", "--version", "01", "--dry-run", code=1)
     assert "version 1 is the champion already" in padflow.stderr
     padflow("promote", name, "--profile", "tiny", "--version", "77", "--dry-run", code=1)
-    assert "77" in padflow.stderr
+    assert "the registry has no version 77, expected one of 1" in padflow.stderr
     padflow("promote", name, "--profile", "tiny", "--model", "nobody", code=1)
     assert f"no model 'nobody'; its models: {', '.join(result['models'])}" in padflow.stderr
 
