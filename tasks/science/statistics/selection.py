@@ -99,7 +99,10 @@ def select_rows(spec: AssociationSpec, table: pd.DataFrame, formula: Formula, kn
     if knows_people:
         _drop_repeated(selection)
     else:
-        alike = int(selection.rows.drop(columns="participant_id").astype(str).duplicated().sum())
+        numbers = selection.rows.select_dtypes("number")
+        # Wide tables are long to read as text: only rows whose numbers are alike can be.
+        suspects = numbers.duplicated(keep=False) if len(numbers.columns) else np.ones(len(numbers), dtype=bool)
+        alike = int(selection.rows[suspects].drop(columns="participant_id").astype(str).duplicated().sum())
         if alike:
             selection.problems.append(
                 f"{alike} rows equal another in every column. Without participant_id nobody can tell a copy from a "
@@ -211,20 +214,24 @@ def _rows_of_cohorts(spec: AssociationSpec, table: pd.DataFrame) -> pd.DataFrame
 
 def _drop_repeated(selection: Selection) -> None:
     """One row per participant and session: a copy is dropped, and of rows that disagree nobody knows which is right."""
-    names = [name for name in ("session_id", YEARS) if name in selection.rows][:1]
-    if not names and "scan_id" not in selection.rows:
-        _drop_copies(selection, selection.rows.astype(str).duplicated())
-        return
     rows = selection.rows
+    names = [name for name in ("session_id", YEARS) if name in rows][:1]
     keys = pd.DataFrame({"subject": subject_keys(rows), **{name: as_levels(rows[name]).fillna("") for name in names}})
-    if not names:
+    if not names and "scan_id" in rows:
         keys["scan"] = rows["scan_id"]
     suspects = keys.duplicated(keep=False)
     if not suspects.any():
         return
     copies = pd.Series(False, index=rows.index)
     copies[suspects] = rows[suspects].astype(str).duplicated().to_numpy()
-    _drop_copies(selection, copies)
+    if copies.any():
+        selection.problems.append(
+            f"{int(copies.sum())} rows stand in the table twice, each value alike; each is used once."
+        )
+        selection.keep(~copies, "the same row again")
+    if not names and "scan_id" not in rows:
+        # What nothing names may be sessions.
+        return
     left = selection.rows
     if "scan_id" in left and left["scan_id"].duplicated().any():
         first = left["scan_id"][left["scan_id"].duplicated()].iloc[0]
@@ -237,14 +244,6 @@ def _drop_repeated(selection: Selection) -> None:
             f"{who}; none of them is used. Keep the right ones."
         )
         selection.keep(~disagreeing, "participant and session twice, with other values")
-
-
-def _drop_copies(selection: Selection, copies: pd.Series) -> None:
-    if copies.any():
-        selection.problems.append(
-            f"{int(copies.sum())} rows stand in the table twice, each value alike; each is used once."
-        )
-        selection.keep(~copies, "the same row again")
 
 
 def _filter(selection: Selection, column: str, accepted: tuple[str, ...]) -> None:
