@@ -20,6 +20,7 @@ BENCHMARKS = (
     "memory",
     "linear",
     "planted_effects",
+    "planted_stories",
     "bootstrap",
     "rank_n_contrast",
     "reading",

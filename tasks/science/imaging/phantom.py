@@ -11,6 +11,7 @@ import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -68,13 +69,18 @@ def draw_cohort(spec: PhantomSpec) -> tuple[Person, ...]:
     2
     """
     draw = (spec.sites, spec.patients, spec.sessions, spec.age_range_years)
-    draw_one = {"infants": draw_infant, "neurodegeneration": draw_older, "ms": draw_person}[spec.cast]
+    draws: dict[str, Callable[..., Person]] = {
+        "ms": partial(draw_person, duration_years_per_year=spec.duration_years_per_year),
+        "neurodegeneration": draw_older,
+        "infants": draw_infant,
+    }
+    draw_one = draws[spec.cast]
     return tuple(draw_one(spec.seed, number, *draw) for number in range(spec.subjects))
 
 
 def _planted(spec: PhantomSpec) -> dict[str, object]:
     if spec.cast == "ms":
-        return planted_effects(spec.age_range_years)
+        return planted_effects(spec.age_range_years, spec.duration_years_per_year)
     return infant_effects() if spec.cast == "infants" else degeneration_effects()
 
 

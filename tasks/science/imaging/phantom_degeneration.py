@@ -151,7 +151,7 @@ def _whole(value: float, low: int, high: int) -> float:
 
 def degeneration_effects() -> dict[str, object]:
     """What is planted in AD and PD, under the names that truth.json gives it."""
-    effects: dict[str, object] = {"healthy_pad_sd_years": HEALTHY_PAD_SD_YEARS}
+    effects: dict[str, object] = {"healthy_pad_sd_years": HEALTHY_PAD_SD_YEARS, "education_years_per_year": 0.0}
     for disease in DISEASES:
         name, scale = disease.name.lower(), disease.scale
         effects |= {

@@ -17,7 +17,9 @@ EDSS_WEIGHTS = (EDSS + 0.7) * np.exp(-EDSS / 1.9) / np.sum((EDSS + 0.7) * np.exp
 LONGEST_DURATION_YEARS, EARLIEST_ONSET_YEARS = 20.0, 12.0
 GOLDEN = (5**0.5 - 1) / 2
 # Streams never share a number with another purpose; all keys have four parts, since SeedSequence pads with zeros.
-COHORT, BLOCK, PERSON, SESSION, ANATOMY, SCAN, SITE, LESIONS, CONTRAST, PROTOCOL, SLICES, MISSING = range(1, 13)
+COHORT, BLOCK, PERSON, SESSION, ANATOMY, SCAN, SITE, LESIONS, CONTRAST, PROTOCOL, SLICES, MISSING, EDUCATION = range(
+    1, 14
+)
 
 HEALTHY_PAD_SD_YEARS = 2.0
 MS_YEARS = 6.0
@@ -26,6 +28,9 @@ DURATION_YEARS_PER_YEAR = 0.15
 PROGRESSION_YEARS_PER_YEAR = {"HC": 0.0, "MS": 0.6}
 PROGRESSION_SD_YEARS_PER_YEAR = 0.15
 EDSS_POINTS_PER_YEAR, EDSS_POINTS_PER_YEAR_PER_PAD_YEAR = 0.12, 0.02
+# A negative control: it goes with nothing, so an association with it is a false one.
+EDUCATION_MEAN_YEARS, EDUCATION_SD_YEARS = 14.0, 3.0
+EDUCATION_LIMITS_YEARS = (6.0, 22.0)
 
 
 @dataclass(frozen=True)
@@ -75,13 +80,22 @@ def duration_centre_years(age_range_years: tuple[float, float]) -> float:
     return float(np.mean(np.minimum(LONGEST_DURATION_YEARS, ages - EARLIEST_ONSET_YEARS)) / 2)
 
 
-def planted_effects(age_range_years: tuple[float, float]) -> dict[str, object]:
+def education_years(seed: int, number: int) -> float:
+    """Years at school and after, which have no part in a participant's brain age or disease."""
+    drawn = EDUCATION_MEAN_YEARS + EDUCATION_SD_YEARS * stream(seed, EDUCATION, number).standard_normal()
+    return float(np.clip(round(drawn), *EDUCATION_LIMITS_YEARS))
+
+
+def planted_effects(
+    age_range_years: tuple[float, float], duration_years_per_year: float = DURATION_YEARS_PER_YEAR
+) -> dict[str, object]:
     """The coefficients of the true brain-PAD, under the names that truth.json gives them."""
     return {
         "diagnosis_ms_years": MS_YEARS,
         "edss_years_per_point": EDSS_YEARS_PER_POINT,
         "edss_centre": edss_centre(),
-        "duration_years_per_year": DURATION_YEARS_PER_YEAR,
+        "duration_years_per_year": duration_years_per_year,
+        "education_years_per_year": 0.0,
         "duration_centre": duration_centre_years(age_range_years),
         "healthy_pad_sd_years": HEALTHY_PAD_SD_YEARS,
         "progression_years_per_year": dict(PROGRESSION_YEARS_PER_YEAR),
@@ -112,7 +126,13 @@ def seat(seed: int, group: int, rank: int, sites: int) -> tuple[str, int, float]
 
 
 def draw_person(
-    seed: int, number: int, sites: int, patients: float, sessions: int, age_range_years: tuple[float, float]
+    seed: int,
+    number: int,
+    sites: int,
+    patients: float,
+    sessions: int,
+    age_range_years: tuple[float, float],
+    duration_years_per_year: float = DURATION_YEARS_PER_YEAR,
 ) -> Person:
     """Draw one participant.
 
@@ -123,6 +143,7 @@ def draw_person(
         patients: Fraction with MS.
         sessions: Visits of each participant, about a year apart.
         age_range_years: Youngest and oldest age at baseline.
+        duration_years_per_year: Brain-PAD per year of disease duration.
 
     Returns:
         The person with all visits.
@@ -136,7 +157,10 @@ def draw_person(
     longest = min(LONGEST_DURATION_YEARS, age_years - EARLIEST_ONSET_YEARS)
     duration = round(longest * rng.random(), 2) if ill else None
     phenotype = _phenotype(rng, edss, duration)
-    visits = _visits(seed, number, sessions, age_years, edss, duration, duration_centre_years(age_range_years))
+    by_duration = 0.0
+    if duration is not None:
+        by_duration = duration_years_per_year * (duration - duration_centre_years(age_range_years))
+    visits = _visits(seed, number, sessions, age_years, edss, duration, by_duration)
     return Person(number, sex, site, "MS" if ill else "HC", phenotype, visits)
 
 
@@ -159,14 +183,14 @@ def _visits(
     age_years: float,
     edss: float | None,
     duration: float | None,
-    centre_years: float,
+    by_duration_years: float,
 ) -> tuple[Visit, ...]:
     rng = stream(seed, SESSION, number)
     pad = HEALTHY_PAD_SD_YEARS * rng.standard_normal()
     slope = PROGRESSION_SD_YEARS_PER_YEAR * rng.standard_normal()
-    if edss is not None and duration is not None:
+    if edss is not None:
         pad += MS_YEARS + EDSS_YEARS_PER_POINT * (edss - edss_centre())
-        pad += DURATION_YEARS_PER_YEAR * (duration - centre_years)
+        pad += by_duration_years
     slope += PROGRESSION_YEARS_PER_YEAR["HC" if edss is None else "MS"]
     visits = []
     for session in range(sessions):

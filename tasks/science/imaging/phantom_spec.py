@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from .phantom_contrasts import CONTRASTS
+from .phantom_people import DURATION_YEARS_PER_YEAR
 
 AGE_LIMITS_YEARS = {"adults": (16, 100), "infants": (0, 2)}
 # What a population, or the clinic of a disease, is usually scanned with; `padflow phantom` starts from these.
@@ -36,6 +37,7 @@ class PhantomSpec:
         in_plane_mm: Nominal in-plane voxel size of thick slices; each site's own is up to a tenth finer.
         missing: Fraction of the other contrasts that sessions lack.
         disease: Of adults: `ms`, multiple sclerosis; or `neurodegeneration`, Alzheimer's and Parkinson's in turns.
+        duration_years_per_year: Of MS: brain-PAD that goes with each year of disease duration.
     """
 
     subjects: int
@@ -53,6 +55,7 @@ class PhantomSpec:
     in_plane_mm: float = 1.0
     missing: float = 0.0
     disease: Literal["ms", "neurodegeneration"] = "ms"
+    duration_years_per_year: float = DURATION_YEARS_PER_YEAR
 
     def __post_init__(self) -> None:
         (low, high), (youngest, oldest) = self.age_range_years, AGE_LIMITS_YEARS.get(self.population, (0, 100))
@@ -77,6 +80,7 @@ class PhantomSpec:
             ("in_plane_mm", 0.5 <= self.in_plane_mm <= 8, "from 0.5 to 8"),
             ("missing", 0 <= self.missing <= 1, "a fraction from 0 to 1"),
             ("disease", self.disease in ("ms", "neurodegeneration"), "ms or neurodegeneration"),
+            ("duration_years_per_year", -5 <= self.duration_years_per_year <= 5, "from -5 to 5"),
             ("disease", self.population == "adults" or self.disease == "ms", "to be left out for infants"),
         )
         for name, holds, expected in limits:
@@ -90,9 +94,9 @@ class PhantomSpec:
         return "infants" if self.population == "infants" else self.disease
 
     def as_values(self) -> dict[str, Any]:
-        """Plain values by field; a disease only where it is not the first that phantoms had, whose files must stay."""
-        values = asdict(self)
-        return values if self.disease != "ms" else {name: v for name, v in values.items() if name != "disease"}
+        """Plain values by field; of what phantoms got later only what is set, since older files must stay."""
+        later = {"disease": "ms", "duration_years_per_year": DURATION_YEARS_PER_YEAR}
+        return {name: value for name, value in asdict(self).items() if value != later.get(name, ...)}
 
     @property
     def plain(self) -> bool:

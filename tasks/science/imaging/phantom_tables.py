@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from .phantom_contrasts import Contrast
 from .phantom_infants import age_months, assessed_months
-from .phantom_people import Person, Visit
+from .phantom_people import Person, Visit, education_years
 from .phantom_sites import Site
 from .phantom_spec import PhantomSpec
 
@@ -37,6 +37,7 @@ PARTICIPANT_COLUMNS = {
     },
     "edss": {"Description": "Expanded Disability Status Scale at baseline, 0 to 10 in half points without 0.5"},
     "disease_duration": {"Description": "Time since onset at baseline", "Units": "year"},
+    "education_years": {"Description": "Education; goes with nothing else in here", "Units": "year"},
 }
 INFANT_COLUMNS = {
     "participant_id": PARTICIPANT_COLUMNS["participant_id"],
@@ -56,6 +57,7 @@ OLDER_COLUMNS = {name: PARTICIPANT_COLUMNS[name] for name in ("participant_id", 
     "cdr_sb": {"Description": "Clinical Dementia Rating, sum of boxes, at baseline, 0 to 18; n/a in PD"},
     "updrs_iii": {"Description": "MDS-UPDRS part III (motor examination) at baseline, 0 to 132; n/a without PD"},
     "hoehn_yahr": {"Description": "Hoehn and Yahr stage at baseline, 1 to 5; n/a without PD"},
+    "education_years": PARTICIPANT_COLUMNS["education_years"],
 }
 COLUMNS = {"ms": PARTICIPANT_COLUMNS, "infants": INFANT_COLUMNS, "neurodegeneration": OLDER_COLUMNS}
 # The columns that change from session to session.
@@ -140,7 +142,9 @@ def write_tables(spec: PhantomSpec, truth: PhantomTruth) -> None:
     for person in truth.people:
         first, site = person.visits[0], truth.sites[person.site].name
         fixed = [participant_id(person), first.age_years, person.sex, site, person.diagnosis]
-        rows.append([*fixed, *([person.phenotype] if "phenotype" in columns else []), *_state(spec, first)])
+        course = [person.phenotype] if "phenotype" in columns else []
+        education = [education_years(spec.seed, person.number)] if "education_years" in columns else []
+        rows.append([*fixed, *course, *_state(spec, first), *education])
     _write_tsv(truth.root / "participants.tsv", list(columns), rows)
     if spec.sessions == 1:
         return

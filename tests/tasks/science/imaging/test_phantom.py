@@ -15,7 +15,7 @@ from scipy import ndimage, stats
 from tasks.science.imaging.phantom import PhantomSpec, PhantomTruth, draw_cohort, draw_sites, write_phantom
 from tasks.science.imaging.phantom_acquisition import acquire, draw_site
 from tasks.science.imaging.phantom_anatomy import Anatomy, ageing_years, draw_anatomy, tissues
-from tasks.science.imaging.phantom_people import ANATOMY, planted_effects, stream
+from tasks.science.imaging.phantom_people import ANATOMY, education_years, planted_effects, stream
 from tasks.science.imaging.phantom_template import template_head
 from tasks.science.imaging.template import mni
 
@@ -121,9 +121,11 @@ def test_truth_files_say_what_the_truth_says(cohort: PhantomTruth) -> None:
         np.testing.assert_allclose(np.loadtxt(folder / "transforms" / name), scan.scanner_to_mni, atol=1e-8)
 
 
-def test_planted_effects_come_back_by_least_squares() -> None:
-    spec = PhantomSpec(subjects=6000, seed=5, sessions=3)
-    planted = planted_effects(spec.age_range_years)
+@pytest.mark.parametrize("duration_years_per_year", [0.15, 0.4])
+def test_planted_effects_come_back_by_least_squares(duration_years_per_year: float) -> None:
+    spec = PhantomSpec(subjects=6000, seed=5, sessions=3, duration_years_per_year=duration_years_per_year)
+    planted = planted_effects(spec.age_range_years, duration_years_per_year)
+    assert planted["duration_years_per_year"] == duration_years_per_year
     people = draw_cohort(spec)
     design, pad, slopes = [], [], {"HC": [], "MS": []}
     for person in people:
@@ -131,13 +133,15 @@ def test_planted_effects_come_back_by_least_squares() -> None:
         ill = first.edss is not None and first.duration_years is not None
         edss = first.edss - planted["edss_centre"] if ill else 0.0
         duration = first.duration_years - planted["duration_centre"] if ill else 0.0
-        design.append([1.0, float(ill), edss, duration, first.age_years])
+        education = education_years(spec.seed, person.number)
+        design.append([1.0, float(ill), edss, duration, first.age_years, education])
         pad.append(first.true_pad_years)
         slopes[person.diagnosis].append((last.true_pad_years - first.true_pad_years) / last.years_since_baseline)
     x, y = np.array(design), np.array(pad)
     beta, *_ = np.linalg.lstsq(x, y, rcond=None)
     error = np.sqrt(np.var(y - x @ beta) * np.diag(np.linalg.inv(x.T @ x)))
-    expected = [planted["diagnosis_ms_years"], planted["edss_years_per_point"], planted["duration_years_per_year"], 0.0]
+    effects = ("diagnosis_ms_years", "edss_years_per_point", "duration_years_per_year")
+    expected = [*(planted[name] for name in effects), 0.0, 0.0]
     assert np.all(np.abs(beta[1:] - expected) < 4 * error[1:])
     assert np.std(y - x @ beta) == pytest.approx(2.0, abs=0.08)
     assert y[x[:, 1] == 1].mean() - y[x[:, 1] == 0].mean() == pytest.approx(6.0, abs=0.25)
