@@ -183,12 +183,16 @@ def show_decision(decision: dict[str, Any]) -> None:
     create_table_artifact(table=rows, key=f"decision-{slug}", description=said)
 
 
-def decision_lines(decision: dict[str, Any]) -> list[str]:
-    """A decision for a terminal: what was decided, then each gate."""
+def decision_lines(decision: dict[str, Any], champion_now: str | None = None) -> list[str]:
+    """A decision for a terminal: what was decided, then each gate; a later champion is said, where it is another."""
     version = (decision.get("candidate") or {}).get("version") or decision["champion_after"]
     number = f" (decision {decision['number']})" if "number" in decision else ""
     champion = decision["champion_after"] or "none"
-    lines = [f"{decision['model']} version {version}: {decision['kind']}{number}; the champion is version {champion}"]
+    is_champion = f"the champion is version {champion}"
+    if champion_now not in (None, champion):
+        now = "none" if champion_now == "none" else f"version {champion_now}"
+        is_champion = f"the champion was version {champion} after it, and is {now} now"
+    lines = [f"{decision['model']} version {version}: {decision['kind']}{number}; {is_champion}"]
     marks = {"passed": "passed", "failed": "FAILED", "not judged": "not judged"}
     lines += [f"  {marks[gate['outcome']]:<10}  {gate['gate']:<8}  {gate['sentence']}" for gate in decision["gates"]]
     left_out = decision.get("left_out_subjects") or {}

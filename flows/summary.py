@@ -48,7 +48,8 @@ def print_summary(workspace: Workspace, as_json: bool) -> float:
         if not associations.empty:
             out.print(_association_table(associations))
         for model in models:
-            out.print("\n".join(decision_lines(model.decision)) if model.decision else "", soft_wrap=True)
+            if model.decision:
+                out.print("\n".join(decision_lines(model.decision, model.chain.champion or "none")), soft_wrap=True)
         _print_places(workspace, [_registered(model) for model in models], report)
     return excluded_share(states)
 

@@ -128,10 +128,12 @@ def _kind(spec: AssociationSpec, column: pd.Series) -> Kind:
 
 
 def _waiting(spec: AssociationSpec, time: str, rows: pd.DataFrame) -> pd.DataFrame:
-    events = pd.to_numeric(rows[spec.event], errors="coerce")
-    odd = rows[spec.event][~events.isin([0, 1]) & ~is_missing(rows[spec.event])]
-    if len(odd):
-        raise NotEstimable(f"Not fitted: {spec.event} holds {odd.iloc[0]!r}; expected 1 where the event came, else 0.")
-    return rows.assign(
-        **{spec.event: events.astype(float), time: pd.to_numeric(rows[time], errors="coerce").astype(np.float64)}
-    )
+    events, times = (pd.to_numeric(rows[name], errors="coerce").astype(np.float64) for name in (spec.event, time))
+    for name, unread, expected in (
+        (spec.event, ~events.isin([0, 1]), "expected 1 where the event came, else 0"),
+        (time, times.isna(), "expected a number: the time from the first visit to the event or to the last visit"),
+    ):
+        odd = rows[name][unread & ~is_missing(rows[name])]
+        if len(odd):
+            raise NotEstimable(f"Not fitted: {name} holds {as_levels(odd).iloc[0]!r}; {expected}.")
+    return rows.assign(**{spec.event: events, time: times})

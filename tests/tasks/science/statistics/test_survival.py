@@ -93,3 +93,18 @@ def test_times_are_made_from_sessions() -> None:
     made = times_to_event(sessions, "converted")
     assert made.years_since_baseline.tolist() == [1.0, 1.0, 1.0, 1.5, 1.5, 0.0]
     assert made.converted.fillna(-1).tolist() == [1.0, 1.0, 1.0, 0.0, 0.0, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("converted", 2, "Not fitted: converted holds '2'; expected 1 where the event came, else 0."),
+        ("years", "2021-03-04", "Not fitted: years holds '2021-03-04'; expected a number: the time from the first"),
+    ],
+)
+def test_an_event_or_a_time_that_is_none_is_said_by_its_value(column: str, value: object, said: str) -> None:
+    table = followed().astype({column: object})
+    table.loc[:, column] = value
+    fit = analyse([SPEC], table).fits[0]
+    assert fit.coefficients.empty
+    assert fit.problems[0].startswith(said)
