@@ -75,7 +75,8 @@ def _models(paragraph: Paragraph, fits: Sequence[AssociationFit]) -> None:
         paragraph.say(f"“{fit.name}” regressed {in_text(fit.response)}{explained}{beside}")
     if len(fits) > MOST_MODELS_SAID:
         n = len(fits) - MOST_MODELS_SAID
-        paragraph.say(f"The formulas of the other {n:,} models stand in the table of coefficients")
+        which = "one other model stands" if n == 1 else f"other {n:,} models stand"
+        paragraph.say(f"The formula{'s' if n > 1 else ''} of the {which} in the table of coefficients")
 
 
 def _within(fit: AssociationFit) -> str:

@@ -14,7 +14,9 @@ from .tables import Cell, Table
 
 SIZE_NOTES = {
     "beta_standardised": (
-        "Standardised β: outcome and numeric predictors in SDs; of a group, its difference in SDs of the outcome."
+        "Standardised β: outcome and numeric predictors in SDs; of a group, its difference in SDs of the outcome; of "
+        "odds and hazards, their logarithm per SD of the predictor. Of an effect that is part of an interaction, at "
+        "the other part's mean, where β is at its zero."
     ),
     "power": (
         "Power: of a 5% two-sided test at this n, were the true effect as large as the one found; it restates p."

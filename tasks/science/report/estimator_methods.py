@@ -69,7 +69,8 @@ def _linear(paragraph: Paragraph, fits: Sequence[AssociationFit]) -> None:
                 *(["bell_mccaffrey"] if bell_mccaffrey else []),
             )
         elif "cluster" in method:
-            paragraph.say(f"{start} fitted by ordinary least squares with cluster-robust standard errors", "cluster")
+            by = variable(method.rpartition(" by ")[2])
+            paragraph.say(f"{start} fitted by ordinary least squares with standard errors clustered by {by}", "cluster")
         else:
             paragraph.say(f"{start} fitted by ordinary least squares ({method.removeprefix('OLS, ')})")
 
@@ -83,7 +84,9 @@ def _mixed(paragraph: Paragraph, fits: Sequence[AssociationFit]) -> None:
             paragraph.say(f"{start} fitted by {estimator} with {effects}", "mixed")
     if all("satterthwaite" in fit.method.lower() for fit in fits):
         paragraph.say(
-            "Fixed effects were referred to t distributions with Satterthwaite's degrees of freedom", "satterthwaite"
+            "Fixed effects were referred to t distributions with Satterthwaite's degrees of freedom, at most those of "
+            "subjects for what is constant within them and of sessions for the rest",
+            "satterthwaite",
         )
     elif fits[0].coefficients["df"].map(pd.notna).any():
         paragraph.say("Fixed effects were referred to t distributions with the degrees of freedom given in the table")
@@ -92,7 +95,7 @@ def _mixed(paragraph: Paragraph, fits: Sequence[AssociationFit]) -> None:
 def _random_part(fit: AssociationFit) -> str:
     found = re.search(r"random .*?(?=,|;|$)", fit.method)
     return (
-        f"a {found[0]}".replace("participant_id", "participant")
+        "a " + re.sub(r"\b(slope of|per) (\S+)", lambda part: f"{part[1]} {variable(part[2])}", found[0])
         if found
         else f"random effects by {variable(fit.groups)}"
     )
@@ -103,9 +106,11 @@ def _logistic(paragraph: Paragraph, fits: Sequence[AssociationFit]) -> None:
         f"Binary outcomes ({_names(fits)}) were analysed by logistic regression, fitted by maximum likelihood, with "
         "Wald intervals on the logarithm of odds; results are given as odds ratios, too"
     )
-    clustered = dict.fromkeys(found[1] for fit in fits if (found := re.search(r"cluster-robust by (\S+)", fit.method)))
-    if clustered:
-        paragraph.say(f"Their standard errors are cluster-robust by {listed(map(variable, clustered))}", "cluster")
+    clusters = {fit.name: found[1] for fit in fits if (found := re.search(r"cluster-robust by (\S+)", fit.method))}
+    for column in dict.fromkeys(clusters.values()):
+        mine = [fit for fit in fits if clusters.get(fit.name) == column]
+        of = "Their standard errors" if len(mine) == len(fits) else f"Standard errors of {_names(mine)}"
+        paragraph.say(f"{of} are cluster-robust by {variable(column)}", "cluster")
 
 
 def _ordinal(paragraph: Paragraph, fits: Sequence[AssociationFit]) -> None:
@@ -116,9 +121,10 @@ def _ordinal(paragraph: Paragraph, fits: Sequence[AssociationFit]) -> None:
 
 
 def _cox(paragraph: Paragraph, fits: Sequence[AssociationFit]) -> None:
+    events = dict.fromkeys(fit.method.rpartition(" events of ")[2] for fit in fits)
     paragraph.say(
-        f"Times to an event ({_names(fits)}) were analysed by Cox proportional-hazards regression with Efron's "
-        "handling of ties",
+        f"Times to an event ({_names(fits)}; {listed(map(variable, events))}) were analysed by Cox "
+        "proportional-hazards regression with Efron's handling of ties",
         "cox",
     )
 

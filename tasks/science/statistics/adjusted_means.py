@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations, product
 
 import numpy as np
@@ -14,9 +15,13 @@ from .design import as_levels
 from .multiplicity import holm
 
 Array = NDArray[np.float64]
+FreedomOf = Callable[[Array], Array]
+# Their linear predictors lack what would make them means: thresholds, or the hazard at baseline.
+NO_PART = 1e-12
+WITHOUT_MEANS = ("ordinal", "cox", "meta")
 
 
-def adjusted_means(fit: AssociationFit, term: str | None = None) -> pd.DataFrame:
+def adjusted_means(fit: AssociationFit, term: str | None = None, df_of: FreedomOf | None = None) -> pd.DataFrame:
     """Predict the response per level of a categorical predictor, all else equal.
 
     Numeric predictors are held at their mean in the rows used (after log or root); the other categorical ones are
@@ -26,10 +31,12 @@ def adjusted_means(fit: AssociationFit, term: str | None = None) -> pd.DataFrame
     Args:
         fit: A fitted model.
         term: A categorical predictor's name, such as `diagnosis`; None takes each.
+        df_of: Degrees of freedom by weights of the parameters, shape (m, p) → (m,); None takes for each mean the fewest
+            of the parameters that it is made of.
 
     Returns:
-        `MEANS_COLUMNS` in the response's unit, 95% t intervals from the fit's own covariance (mixed models: with the
-        fewest degrees of freedom of its terms). Empty for a model that was not fitted.
+        `MEANS_COLUMNS` in the response's unit, 95% t intervals from the fit's own covariance. Empty for a model that
+        was not fitted, and for ordinal and Cox models, which tell differences alone.
 
     Raises:
         ValueError: `term` is no categorical predictor of the model.
@@ -38,7 +45,9 @@ def adjusted_means(fit: AssociationFit, term: str | None = None) -> pd.DataFrame
     """
     rows = []
     for name, levels, weights in _weights(fit, term):
-        mean, covariance, df = _projected(fit, weights)
+        if fit.kind in WITHOUT_MEANS:
+            break
+        mean, covariance, df = _projected(fit, weights, df_of)
         se = np.sqrt(np.diag(covariance))
         reach = stats.t.ppf(0.975, df) * se
         sizes: dict[str, int] = dict(as_levels(fit.rows[name]).value_counts()) if name in fit.rows else {}
@@ -51,7 +60,7 @@ def adjusted_means(fit: AssociationFit, term: str | None = None) -> pd.DataFrame
     return pd.DataFrame(rows, columns=MEANS_COLUMNS)
 
 
-def pairwise_contrasts(fit: AssociationFit, adjustment: str) -> pd.DataFrame:
+def pairwise_contrasts(fit: AssociationFit, adjustment: str, df_of: FreedomOf | None = None) -> pd.DataFrame:
     """Compare every two levels of each categorical predictor, corrected for the number of pairs.
 
     `tukey` refers |difference|/SE × √2 to the studentized range, which is exact for equal variances and sizes, and
@@ -61,6 +70,7 @@ def pairwise_contrasts(fit: AssociationFit, adjustment: str) -> pd.DataFrame:
     Args:
         fit: A fitted model.
         adjustment: `tukey`, `holm`, or `none` for no contrasts.
+        df_of: As for `adjusted_means`.
 
     Returns:
         `CONTRAST_COLUMNS`; empty where nothing is to be compared.
@@ -71,15 +81,15 @@ def pairwise_contrasts(fit: AssociationFit, adjustment: str) -> pd.DataFrame:
     for name, levels, weights in _weights(fit, None) if adjustment != "none" else []:
         pairs = list(combinations(range(len(levels)), 2))
         differences = np.array([weights[second] - weights[first] for first, second in pairs])
-        estimate, covariance, df = _projected(fit, differences)
+        estimate, covariance, df = _projected(fit, differences, df_of)
         se = np.sqrt(np.diag(covariance))
         statistic = np.abs(estimate) / se
         p = 2 * stats.t.sf(statistic, df)
-        reach = stats.t.ppf(0.975, df) * np.ones(len(pairs))
+        reach = stats.t.ppf(0.975, df)
         adjusted = holm(p)
         if adjustment == "tukey" and len(levels) > 2:
             adjusted = np.array(stats.studentized_range.sf(statistic * np.sqrt(2), len(levels), df))
-            reach = stats.studentized_range.ppf(0.95, len(levels), df) / np.sqrt(2) * np.ones(len(pairs))
+            reach = stats.studentized_range.ppf(0.95, len(levels), df) / np.sqrt(2)
         tables.append(
             pd.DataFrame(
                 {
@@ -118,7 +128,9 @@ def _weights(fit: AssociationFit, term: str | None) -> list[tuple[str, tuple[str
     ]
 
 
-def _projected(fit: AssociationFit, weights: Array) -> tuple[Array, Array, float]:
+def _projected(fit: AssociationFit, weights: Array, df_of: FreedomOf | None) -> tuple[Array, Array, Array]:
     estimate = fit.coefficients["estimate"].to_numpy(dtype=float)
     covariance = fit.covariance.to_numpy(dtype=float)
-    return weights @ estimate, weights @ covariance @ weights.T, float(fit.coefficients["df"].min())
+    of_parts = fit.coefficients["df"].to_numpy(dtype=float)
+    df = np.where(np.abs(weights) > NO_PART, of_parts, np.inf).min(axis=1) if df_of is None else df_of(weights)
+    return weights @ estimate, weights @ covariance @ weights.T, df

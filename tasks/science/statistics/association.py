@@ -16,7 +16,7 @@ import pandas as pd
 from ...records import AssociationSpec
 from ..cohort.problems import examples
 from .adjusted_means import adjusted_means, pairwise_contrasts
-from .association_fit import AssociationFit, unfitted
+from .association_fit import AssociationFit, Kind, unfitted
 from .bootstrap import subject_keys
 from .case import Case
 from .categorical_outcome import logistic, ordinal
@@ -40,6 +40,7 @@ READABLE_SIZES = (1e-100, 1e100)
 SURE = 0.001
 # From here on 95% intervals of a random-slope model hold what they say (`tests/benchmarks/association_coverage.py`).
 FEW_FOR_A_SLOPE = 50
+FREEDOM = "Satterthwaite df, at most between-within"
 
 
 def fit_association(spec: AssociationSpec, table: pd.DataFrame, shared: SharedRows | None = None) -> AssociationFit:
@@ -131,7 +132,8 @@ def _in_full(case: Case, estimates: Estimates, fit: AssociationFit) -> Associati
         problems=(*fit.problems, *said),
         notes=(*fit.notes, *notes),
     )
-    return replace(fit, adjusted_means=adjusted_means(fit), contrasts=pairwise_contrasts(fit, case.spec.contrasts))
+    means = adjusted_means(fit, df_of=estimates.df_of)
+    return replace(fit, adjusted_means=means, contrasts=pairwise_contrasts(fit, case.spec.contrasts, estimates.df_of))
 
 
 def _design_advice(spec: AssociationSpec, formula: Formula, rows: pd.DataFrame) -> list[str]:
@@ -149,6 +151,8 @@ def _case(spec: AssociationSpec, formula: Formula, selection: Selection) -> Case
     if rows is not selection.rows:
         selection.rows, selection.known = rows, {}
     values = _complete_rows(spec, selection, formula)
+    if levels:
+        kind, levels, values = _levels_left(kind, levels, formula.response.label, selection, values)
     if kind == "cox":
         follow_up = values[formula.response.label] > 0
         selection.keep(follow_up, "no time after baseline")
@@ -159,6 +163,21 @@ def _case(spec: AssociationSpec, formula: Formula, selection: Selection) -> Case
     _check_estimable(case)
     selection.problems += check_rank(case.matrix)
     return case
+
+
+def _levels_left(
+    kind: Kind, levels: tuple[str, ...], label: str, selection: Selection, values: pd.DataFrame
+) -> tuple[Kind, tuple[str, ...], pd.DataFrame]:
+    """Count an outcome's levels anew where some stood in incomplete rows alone."""
+    codes = np.unique(values[label])
+    if len(codes) in (1, len(levels)):
+        return kind, levels, values
+    anew = values[label].map({code: float(place) for place, code in enumerate(codes)})
+    selection.rows = selection.rows.assign(**{label: anew})
+    left = tuple(levels[int(code)] for code in codes)
+    lost = [level for level in levels if level not in left]
+    selection.problems.append(f"{label}: no complete row is {' or '.join(lost)}; the levels are {', '.join(left)}.")
+    return "logistic" if len(left) == 2 else kind, left, values.assign(**{label: anew})
 
 
 def _complete_rows(spec: AssociationSpec, selection: Selection, formula: Formula) -> pd.DataFrame:
@@ -233,13 +252,10 @@ def _check_estimable(case: Case) -> None:
 def _estimate(case: Case) -> Estimates:
     spec, groups = case.spec, case.groups
     clustered = not groups.is_unique and (spec.sessions == "all" or spec.covariance == "cluster")
+    _refuse_what_a_kind_has_not(case, clustered)
     if case.kind == "cox":
         return cox(case.response, case.selection.rows[spec.event], case.matrix)
     if case.kind == "ordinal":
-        if clustered:
-            raise NotEstimable(
-                "Not fitted: an ordinal model of repeated sessions is not offered; take baseline sessions."
-            )
         return ordinal(case.response, case.matrix, case.levels)
     if case.kind == "logistic":
         event = f"{case.formula.response.label} = {case.levels[1]}"
@@ -251,6 +267,26 @@ def _estimate(case: Case) -> Estimates:
         sentence = f"No {spec.groups} has two rows, so ordinary least squares stands in for the mixed model."
         return replace(estimates, problems=(sentence, *estimates.problems))
     return _mixed(case, groups)
+
+
+def _refuse_what_a_kind_has_not(case: Case, clustered: bool) -> None:
+    """A setting that would be left aside is refused: without it the errors are other ones than were asked for."""
+    spec = case.spec
+    if case.kind == "linear":
+        return
+    what = {"logistic": "a logistic", "ordinal": "an ordinal", "cox": "a Cox"}[str(case.kind)] + " model"
+    if spec.random_slope:
+        raise NotEstimable(f"Not fitted: random_slope is not offered for {what}; leave it out.")
+    if case.kind != "logistic" and clustered:
+        rows = "repeated sessions" if spec.sessions == "all" else f"rows that share their {case.groups.name}"
+        raise NotEstimable(
+            f"Not fitted: {what} of {rows} is not offered; take first sessions and leave covariance out."
+        )
+    if spec.groups != "participant_id" and not clustered and not case.groups.is_unique:
+        way = ' covariance = "cluster" takes them as clusters.' if case.kind == "logistic" else ""
+        raise NotEstimable(
+            f"Not fitted: random effects of {spec.groups} are not offered for {what}; leave groups out.{way}"
+        )
 
 
 def _mixed(case: Case, groups: pd.Series) -> Estimates:
@@ -286,10 +322,11 @@ def _mixed(case: Case, groups: pd.Series) -> Estimates:
             )
     return Estimates(
         kind="mixed",
-        method=f"LMM {spec.estimator}, random intercept{with_slope} per {spec.groups}, Satterthwaite df",
+        method=f"LMM {spec.estimator}, random intercept{with_slope} per {spec.groups}, {FREEDOM}",
         estimate=fit.fixed,
         covariance=fit.covariance,
         df=fit.df,
+        df_of=fit.df_of,
         problems=tuple(problems),
         by_row=pd.DataFrame({"fitted": fitted, "fitted_group": fitted_group, "residual": case.response - fitted_group}),
         random_effects={**effects, "residual": fit.residual_variance},

@@ -80,7 +80,8 @@ class AssociationFit:
         method: Such as `OLS, HC3`; empty where nothing was fitted.
         coefficients: One row per parameter, `COLUMNS`; empty where nothing was fitted, `problems` then says why.
             `estimate` is in units of the response, or on the logarithm of odds or hazard, whose `ratio` stands beside.
-            `beta_standardised` is the estimate after z-scoring the response and numeric predictors (not dummies).
+            `beta_standardised` is the estimate after z-scoring the response and numeric predictors (not dummies), so
+            that a slope which is part of a product is that at the other part's mean; `e_value` rests on it.
             `partial_r2` and Cohen's `f2` are of least squares and NaN for other models, which have no agreed one.
             All three are NaN for the intercept.
             `q_value` is NaN until `multiplicity.add_fdr`, and stays so outside the family.

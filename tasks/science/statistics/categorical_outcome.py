@@ -12,6 +12,7 @@ from statsmodels.miscmodels.ordinal_model import OrderedModel
 from statsmodels.tools.sm_exceptions import ConvergenceWarning
 
 from .design import INTERCEPT, NotEstimable
+from .least_squares import few_clusters, one_cluster
 from .model_estimates import Estimates, Figure
 from .separation import separating_columns
 
@@ -33,7 +34,8 @@ def logistic(response: pd.Series, matrix: pd.DataFrame, event: str, clusters: pd
         clusters: Clusters for a sandwich covariance (repeated sessions); None takes the information's inverse.
 
     Returns:
-        Estimates with normal reference; `fitted` are probabilities.
+        Estimates with normal reference, or with clusters that of t with their number less one; `fitted` are
+        probabilities.
 
     Raises:
         NotEstimable: The predictors separate the two outcomes, so that no finite estimate exists.
@@ -45,27 +47,30 @@ def logistic(response: pd.Series, matrix: pd.DataFrame, event: str, clusters: pd
     inverse = np.linalg.inv(information)
     probability = 1 / (1 + np.exp(-(x @ beta)))
     residual = y - probability
-    covariance, how = inverse, ""
+    covariance, how, df = inverse, "", np.inf
+    problems: list[str] = []
     if clusters is not None:
         codes = pd.factorize(clusters)[0]
         scores = np.zeros((codes.max() + 1, x.shape[1]))
         np.add.at(scores, codes, x * residual[:, None])
-        covariance = len(scores) / (len(scores) - 1) * inverse @ scores.T @ scores @ inverse
+        k = len(scores)
+        if k < 2:
+            raise NotEstimable(one_cluster(clusters))
+        covariance, df = k / (k - 1) * inverse @ scores.T @ scores @ inverse, k - 1
         how = f", cluster-robust by {clusters.name}"
-    problems = []
+        problems += few_clusters(k)
     events, slopes = int(min(y.sum(), len(y) - y.sum())), x.shape[1] - 1
     if slopes and events < EVENTS_PER_PARAMETER * slopes:
         problems.append(
             f"{events} rows of the rarer outcome for {slopes} coefficients: below {EVENTS_PER_PARAMETER} each, log "
-            "odds "
-            "are biased away from zero."
+            "odds are biased away from zero."
         )
     return Estimates(
         kind="logistic",
         method=f"logistic regression, log odds of {event}{how}",
         estimate=pd.Series(beta, index=matrix.columns),
         covariance=pd.DataFrame(covariance, index=matrix.columns, columns=matrix.columns),
-        df=pd.Series(np.inf, index=matrix.columns),
+        df=pd.Series(float(df), index=matrix.columns),
         problems=tuple(problems),
         by_row=pd.DataFrame({"fitted": probability, "residual": residual}, index=matrix.index),
         diagnostics=(("auc", "", _auc(probability, y), float("nan")),),

@@ -41,8 +41,8 @@ def coefficient_table(case: Case, estimates: Estimates) -> tuple[pd.DataFrame, l
     notes: list[str] = []
     table = _basic(case, estimates)
     if case.spec.details is not False:
-        table = table.join(_sensitivity(case, estimates)) if estimates.kind == "linear" else table
-        table = table.join(_calibrated(case, table, notes))
+        table = table.join(_sensitivity(case, estimates, notes)) if estimates.kind == "linear" else table
+        table = table.join(_calibrated(case, estimates, table, notes))
         table = table.join(_bootstrapped(case, estimates, problems)) if case.spec.bootstrap else table
     return table.reindex(columns=COLUMNS).reset_index(drop=True), problems, notes
 
@@ -54,7 +54,7 @@ def _basic(case: Case, estimates: Estimates) -> pd.DataFrame:
     se = np.sqrt(np.diag(estimates.covariance))
     statistic, reach = estimate / se, stats.t.ppf(0.975, df) * se
     intercept = np.where(names == INTERCEPT, np.nan, 1.0)
-    scale = _scales(case, estimates)
+    standardised, standard_error = _standardised(case, estimates)
     partial_r2 = estimates.partial_r2.reindex(names).to_numpy() * intercept
     columns = {
         "model": case.spec.name,
@@ -67,7 +67,7 @@ def _basic(case: Case, estimates: Estimates) -> pd.DataFrame:
         "ci_low": estimate - reach,
         "ci_high": estimate + reach,
         "n_used": len(case.values),
-        "beta_standardised": estimate * scale * intercept,
+        "beta_standardised": standardised * intercept,
         "partial_r2": partial_r2,
         "f2": partial_r2 / (1 - partial_r2),
         "reference": [reference_of(case.coding, owners[name]) for name in names],
@@ -80,7 +80,8 @@ def _basic(case: Case, estimates: Estimates) -> pd.DataFrame:
             columns[name] = np.exp(np.clip(columns[source], -700, 700))
     if estimates.kind != "ordinal":
         # An outcome's own spread makes a difference comparable; log odds and hazards are so already.
-        ends = np.stack([estimate, estimate - reach, estimate + reach]) * np.abs(scale * intercept)
+        far = stats.t.ppf(0.975, df) * standard_error
+        ends = np.stack([standardised, standardised - far, standardised + far]) * intercept
         with np.errstate(all="ignore"):
             risks = risk_ratios(np.clip(ends, -300, 300), estimates.kind, _share(case, estimates))
             columns["e_value"], columns["e_value_ci"] = e_values(*risks)
@@ -93,25 +94,30 @@ def _share(case: Case, estimates: Estimates) -> float:
     return float(case.response.mean()) if estimates.kind == "logistic" else 0.5
 
 
-def _scales(case: Case, estimates: Estimates) -> np.ndarray:
-    """What makes each estimate a standardised one: the same surface in z-scored variables needs no second fit."""
+def _standardised(case: Case, estimates: Estimates) -> tuple[np.ndarray, np.ndarray]:
+    """The estimates and standard errors of the same surface in z-scored variables, which needs no second fit.
+
+    With products, a slope is that at the mean of what it is multiplied by, where the estimate's own is that at zero.
+    """
     values, coding = case.values, case.coding
+    estimate, error = estimates.estimate.to_numpy(dtype=np.float64), np.sqrt(np.diag(estimates.covariance))
     names = estimates.estimate.index
     if estimates.kind in RATIO_KINDS:
-        return _spreads(case).reindex(names).to_numpy()
+        scale = _spreads(case).reindex(names).to_numpy()
+        return estimate * scale, error * scale
     label = coding.formula.response.label
     if all(len(term.factors) == 1 and not term.factors[0].function for term in coding.formula.terms):
         # Without products a slope merely changes its unit.
-        return _spreads(case).reindex(names).fillna(1.0).to_numpy() / float(values[label].std())
+        scale = _spreads(case).reindex(names).fillna(1.0).to_numpy() / float(values[label].std())
+        return estimate * scale, error * scale
     numeric = [name for name in values if pd.api.types.is_float_dtype(values[name])]
     spread = values[numeric].std().replace(0.0, 1.0)
     centre = values[numeric].mean() if coding.formula.intercept else spread * 0.0
     scaled = values.assign(**((values[numeric] - centre) / spread))
-    target = (case.matrix @ estimates.estimate - centre[label]) / spread[label]
     coded = learn_coding(coding.formula, scaled)[0].matrix(scaled)
-    standardised = np.linalg.lstsq(coded.to_numpy(), target.to_numpy(), rcond=None)[0]
-    found = estimates.estimate.to_numpy(dtype=np.float64)
-    return np.divide(standardised, found, out=np.zeros_like(found), where=found != 0)
+    # Linear in the estimates but for the intercept, which takes the response's mean and is not told.
+    change = np.linalg.lstsq(coded.to_numpy(), case.matrix.to_numpy() / spread[label], rcond=None)[0]
+    return change @ estimate, np.sqrt(np.diag(change @ estimates.covariance.to_numpy() @ change.T))
 
 
 def _spreads(case: Case) -> pd.Series:
@@ -126,9 +132,15 @@ def _spreads(case: Case) -> pd.Series:
     return pd.Series(spreads, dtype="float64")
 
 
-def _sensitivity(case: Case, estimates: Estimates) -> pd.DataFrame:
+def _sensitivity(case: Case, estimates: Estimates, notes: list[str]) -> pd.DataFrame:
     table = pd.DataFrame(index=estimates.estimate.index)
     wanted = case.spec.sensitivity
+    if wanted and case.spec.covariance == "cluster" and not case.groups.is_unique:
+        notes.append(
+            f"Robust regression and rank correlation would take rows of one {case.groups.name} for independent; they "
+            "are not given."
+        )
+        return table
     if "robust" in wanted:
         table = table.join(huber(case.response, case.matrix))
     if "spearman" in wanted:
@@ -156,7 +168,7 @@ def _controls(column: str, term: Term, owners: dict[str, Term | None]) -> list[s
     ]
 
 
-def _calibrated(case: Case, table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+def _calibrated(case: Case, estimates: Estimates, table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     spec, result = case.spec, pd.DataFrame(index=table.index)
     response = case.formula.response.column
     if response.removesuffix(BASELINE).removesuffix(PER_YEAR) in BRAIN_PAD:
@@ -183,6 +195,12 @@ def _calibrated(case: Case, table: pd.DataFrame, notes: list[str]) -> pd.DataFra
         holds = [c for c, term in owners.items() if term is not None and label in term.key]
         if label not in case.matrix:
             continue
+        if estimates.kind == "mixed" and (case.matrix[label].groupby(case.groups.to_numpy()).nunique() > 1).any():
+            notes.append(
+                f"{label} changes within {case.groups.name}, where its own error weighs more than between them; its "
+                f"slope is not corrected for it. {label}{BASELINE} is."
+            )
+            continue
         others = case.matrix.drop(columns=holds).to_numpy(dtype=np.float64)
         found = calibration(case.matrix[label], others, label, sd, spec.reliability, source)
         notes.append(found.note)
@@ -194,7 +212,8 @@ def _calibrated(case: Case, table: pd.DataFrame, notes: list[str]) -> pd.DataFra
 def _bootstrapped(case: Case, estimates: Estimates, problems: list[str]) -> pd.DataFrame:
     spec = case.spec
     x, y = case.matrix.to_numpy(dtype=np.float64), case.response.to_numpy(dtype=np.float64)
-    codes, names = pd.factorize(case.groups if estimates.kind == "mixed" else case.subjects)
+    of_groups = estimates.kind == "mixed" or spec.covariance == "cluster"
+    codes, names = pd.factorize(case.groups if of_groups else case.subjects)
     counts = resampled_counts(len(names), spec.bootstrap, spec.seed)
     if estimates.kind == "linear":
         draws = resampled_least_squares(x, y, codes, counts)

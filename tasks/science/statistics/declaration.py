@@ -50,6 +50,8 @@ def _check_settings(spec: AssociationSpec, formula: Formula) -> None:
         problems.append('random_slope needs repeated rows: sessions = "all"')
     if spec.event and spec.outcome != "auto":
         problems.append("event makes the response a time; leave outcome out")
+    if spec.event and spec.sessions == "all":
+        problems.append("a time to an event is one row per person; leave sessions out, which takes each first one")
     if spec.levels and spec.outcome == "numeric":
         problems.append("levels are for categories, and its outcome is numeric")
     if spec.bootstrap < 0 or spec.seed < 0:

@@ -48,8 +48,8 @@ def between_within_df(matrix: pd.DataFrame, groups: pd.Series) -> pd.Series:
     return df
 
 
-def satterthwaite_df(profile: Profile, theta: Array) -> Array:
-    """Match each fixed effect's squared error to a chi-squared variable of equal mean and variance.
+def satterthwaite_df(profile: Profile, theta: Array, weights: Array) -> Array:
+    """Match the squared error of each sum of fixed effects to a chi-squared variable of equal mean and variance.
 
     `2 f² / (gᵀ A g)`: f is the squared error, g its gradient in the variance parameters, and A their covariance, twice
     the inverse Hessian of the deviance. Parameters of size zero carry nothing and are left out of g and A.
@@ -57,22 +57,25 @@ def satterthwaite_df(profile: Profile, theta: Array) -> Array:
     Args:
         profile: The deviance.
         theta: Where it is smallest.
+        weights: Of the fixed effects, shape (m, p); the unit matrix for each of them by itself.
 
     Returns:
-        Degrees of freedom, shape (p,), at least 1.
+        Degrees of freedom, shape (m,), at least 1.
 
     Reference: Satterthwaite 1946, doi:10.2307/3002019; Kuznetsova et al. 2017, doi:10.18637/jss.v082.i13 (lmerTest).
     """
-    base = _parts(profile, theta)
+    # The profile's design has columns of its own scale.
+    weights = weights / profile.x_scale
+    base = _parts(profile, theta, weights)
     free = [k for k in range(len(theta)) if abs(theta[k]) > 10 * STEP]
     scale, rss = base[1] / profile.divisor, base[1]
     n_free = len(free)
-    hessian, gradient = np.zeros((n_free + 1, n_free + 1)), np.zeros((n_free + 1, profile.p))
+    hessian, gradient = np.zeros((n_free + 1, n_free + 1)), np.zeros((n_free + 1, len(weights)))
     # The last parameter is the logarithm of the residual variance, whose derivatives are known.
     hessian[-1, -1], gradient[-1] = rss / scale, base[2]
     steps = np.eye(len(theta))[free] * STEP * np.maximum(1.0, np.abs(theta[free]))[:, None]
-    ahead = [_parts(profile, theta + step) for step in steps]
-    behind = [_parts(profile, theta - step) for step in steps]
+    ahead = [_parts(profile, theta + step, weights) for step in steps]
+    behind = [_parts(profile, theta - step, weights) for step in steps]
     for i, step in enumerate(steps):
         width = step.sum()
         gradient[i] = (ahead[i][2] - behind[i][2]) / (2 * width)
@@ -80,18 +83,18 @@ def satterthwaite_df(profile: Profile, theta: Array) -> Array:
         second = _at(ahead[i], scale) + _at(behind[i], scale) - 2 * _at(base, scale)
         hessian[i, i] = second / width**2
         for j in range(i):
-            both = [_parts(profile, theta + a * step + b * steps[j]) for a in (1, -1) for b in (1, -1)]
+            both = [_parts(profile, theta + a * step + b * steps[j], weights) for a in (1, -1) for b in (1, -1)]
             mixed = _at(both[0], scale) - _at(both[1], scale) - _at(both[2], scale) + _at(both[3], scale)
             hessian[i, j] = hessian[j, i] = mixed / (4 * width * steps[j].sum())
     spread = np.einsum("ik,ij,jk->k", gradient, 2 * np.linalg.pinv(hessian, hermitian=True), gradient)
     return np.asarray(np.maximum(2 * base[2] ** 2 / np.maximum(spread, np.finfo(float).tiny), 1.0))
 
 
-def _parts(profile: Profile, theta: Array) -> tuple[float, float, Array]:
-    """What of the deviance does not hang on the residual variance, the residual sum, and diag (XᵀV⁻¹X)⁻¹ ."""
+def _parts(profile: Profile, theta: Array, weights: Array) -> tuple[float, float, Array]:
+    """What of the deviance does not hang on the residual variance, the residual sum, and diag W(XᵀV⁻¹X)⁻¹Wᵀ."""
     deviance, _, information, variance = profile.solve(theta)
     rest = deviance - profile.divisor * (1 + np.log(2 * np.pi * variance))
-    return rest, variance * profile.divisor, np.diag(np.linalg.inv(information))
+    return rest, variance * profile.divisor, np.einsum("ij,jk,ik->i", weights, np.linalg.inv(information), weights)
 
 
 def _at(parts: tuple[float, float, Array], scale: float) -> float:

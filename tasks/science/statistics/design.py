@@ -118,7 +118,8 @@ def as_levels(column: pd.Series) -> pd.Series:
     """Write values as text, as they are named in formulas and filters: 1.0 is `1`, missing stays missing."""
     missing = is_missing(column)
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        text = column.map(lambda value: f"{value:.15g}")
+        # Adding 0 turns −0.0, as rounding leaves it, into 0.
+        text = column.map(lambda value: f"{value + 0.0:.15g}")
     else:
         text = column.astype(str)
     return text.astype(object).where(~missing, None)

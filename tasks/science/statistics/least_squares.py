@@ -83,10 +83,12 @@ def least_squares(
     by_row["cook"] = residual**2 * leverage / (p * scale * np.maximum(1 - leverage, 1e-12) ** 2)
     return Estimates(
         kind="linear",
-        method=f"OLS, {_SHOWN.get(covariance, covariance)}",
+        method=f"OLS, {_SHOWN.get(covariance, covariance)}"
+        + (f" by {groups.name}" if groups is not None and covariance == "cluster" else ""),
         estimate=pd.Series(beta, index=names),
         covariance=pd.DataFrame(inverse @ meat @ inverse.T, index=names, columns=names),
         df=pd.Series(dfs, index=names),
+        df_of=(lambda weights: bell_mccaffrey_df(q, weights @ inverse, leverage)) if covariance == "HC2" else None,
         problems=problems,
         by_row=by_row,
         partial_r2=pd.Series(plain_t2 / (plain_t2 + n - p), index=names),
@@ -100,11 +102,11 @@ def bell_mccaffrey_df(q: Array, inverse: Array, leverage: Array) -> Array:
 
     Args:
         q: Orthonormal basis of the design, shape (n, p).
-        inverse: From that basis to the design's coefficients, shape (p, p).
+        inverse: From that basis to the coefficients, or to sums of them, shape (m, p).
         leverage: Of each row, shape (n,).
 
     Returns:
-        Shape (p,).
+        Shape (m,).
 
     Reference: Bell & McCaffrey 2002, Survey Methodology 28:169–181; Imbens & Kolesár 2016, doi:10.1162/REST_a_00552.
     """
@@ -114,6 +116,17 @@ def bell_mccaffrey_df(q: Array, inverse: Array, leverage: Array) -> Array:
     alone = (weights**2 * (1 - 2 * leverage)[:, None]).sum(axis=0)
     shared = np.array([np.sum(((q.T * weight) @ q) ** 2) for weight in weights.T])
     return np.asarray(mean**2 / (alone + shared))
+
+
+def one_cluster(groups: pd.Series) -> str:
+    """Why a single cluster gives no error."""
+    return f"Not fitted: all rows are of one {groups.name}, so there is no cluster-robust error."
+
+
+def few_clusters(k: int) -> tuple[str, ...]:
+    """What is to be known of errors that rest on `k` clusters; nothing where they are many."""
+    said = f"{k} clusters are few: cluster-robust intervals are too narrow below about {FEW_CLUSTERS}."
+    return (said,) if k < FEW_CLUSTERS else ()
 
 
 _SHOWN = {
@@ -133,10 +146,9 @@ def _meat(
         codes = pd.factorize(groups)[0]
         k = int(codes.max()) + 1
         if k < 2:
-            raise NotEstimable(f"Not fitted: all rows are of one {groups.name}, so there is no cluster-robust error.")
+            raise NotEstimable(one_cluster(groups))
         scores = np.zeros((k, p))
         np.add.at(scores, codes, q * residual[:, None])
-        said = f"{k} clusters are few: cluster-robust intervals are too narrow below about {FEW_CLUSTERS}."
-        return (k / (k - 1) * (n - 1) / (n - p)) * scores.T @ scores, k - 1, (said,) if k < FEW_CLUSTERS else ()
+        return (k / (k - 1) * (n - 1) / (n - p)) * scores.T @ scores, k - 1, few_clusters(k)
     weights = residual**2 / (1 - leverage) ** DISCOUNT[covariance] * (n / (n - p) if covariance == "HC1" else 1.0)
     return (q.T * weights) @ q, n - p, ()

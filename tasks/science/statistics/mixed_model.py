@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,7 @@ class MixedFit:
         random_values: Predicted random effects (BLUPs) by group, one column per effect.
         profile: The deviance that was minimised.
         theta: Where it is smallest.
+        df_of: Degrees of freedom of sums of the fixed effects: weights of shape (m, p) → shape (m,).
     """
 
     fixed: pd.Series
@@ -50,6 +52,7 @@ class MixedFit:
     random_values: pd.DataFrame
     profile: Profile
     theta: Array
+    df_of: Callable[[Array], Array]
 
 
 def fit_mixed(
@@ -95,7 +98,7 @@ def fit_mixed(
     return MixedFit(
         fixed=pd.Series(profile.start / profile.x_scale + beta * profile.y_scale / profile.x_scale, index=names),
         covariance=pd.DataFrame(profile.covariance(information, variance), index=names, columns=names),
-        df=most.clip(upper=satterthwaite_df(profile, theta)),
+        df=most.clip(upper=satterthwaite_df(profile, theta, np.eye(profile.p))),
         random_covariance=pd.DataFrame(variance * factor @ factor.T, index=effects, columns=effects),
         residual_variance=variance * profile.y_scale**2,
         deviance=deviance,
@@ -105,6 +108,10 @@ def fit_mixed(
         random_values=profile.random_values(theta, beta),
         profile=profile,
         theta=theta,
+        df_of=lambda weights: np.minimum(
+            np.where(np.abs(weights) > 1e-12, most.to_numpy(), np.inf).min(axis=1),
+            satterthwaite_df(profile, theta, weights),
+        ),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -29,6 +29,8 @@ class Estimates:
         partial_r2: By parameter; empty where there is no agreed one.
         random_effects: Source of variance → variance.
         diagnostics: Figures.
+        df_of: Degrees of freedom of sums of the parameters: weights of shape (m, p) → shape (m,); None where each of
+            them has those of any parameter.
         profile: Of a mixed model: its deviance and where that is smallest.
     """
 
@@ -42,4 +44,5 @@ class Estimates:
     partial_r2: pd.Series = field(default_factory=lambda: pd.Series(dtype="float64"))
     random_effects: Mapping[str, float] = field(default_factory=dict)
     diagnostics: tuple[Figure, ...] = ()
+    df_of: Callable[[Array], Array] | None = None
     profile: tuple[Profile, Array] | None = None

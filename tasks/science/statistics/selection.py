@@ -188,6 +188,7 @@ def keep_complete(spec: AssociationSpec, selection: Selection, formula: Formula)
         absent[factor.column] = missing
         if (unread & ~missing).any():
             absent[f"{factor.label} (undefined)"] = unread & ~missing
+            selection.problems.append(_undefined(factor, int((unread & ~missing).sum()), formula))
     lacking, names = np.column_stack(list(absent.values())), list(absent)
     selection.missing = {name: int(column.sum()) for name, column in absent.items()}
     incomplete = lacking.any(axis=1)
@@ -205,6 +206,12 @@ def keep_complete(spec: AssociationSpec, selection: Selection, formula: Formula)
     whole = np.flatnonzero(~incomplete)
     selection.rows = table.take(whole)
     return values.take(whole)
+
+
+def _undefined(factor: Factor, rows: int, formula: Formula) -> str:
+    too_small = "0 or below" if factor.function == "log" else "below 0"
+    chosen = "; rows are then chosen by the outcome itself" if factor == formula.response else ""
+    return f"{factor.label}: {rows} rows are {too_small} and not used{chosen}."
 
 
 def _rows_of_cohorts(spec: AssociationSpec, table: pd.DataFrame) -> pd.DataFrame:

@@ -30,7 +30,8 @@ def huber(response: pd.Series, matrix: pd.DataFrame) -> pd.DataFrame:
         matrix: Design, shape (n, p).
 
     Returns:
-        `robust_estimate, robust_se, robust_p_value` by parameter; NaN where residuals are all but zero.
+        `robust_estimate, robust_se, robust_p_value` (t with n − p degrees of freedom) by parameter; NaN where residuals
+        are all but zero.
 
     Reference: Huber 1964, doi:10.1214/aoms/1177703732.
     """
@@ -39,7 +40,8 @@ def huber(response: pd.Series, matrix: pd.DataFrame) -> pd.DataFrame:
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.simplefilter("ignore", RuntimeWarning)
         fit = RLM(response.to_numpy(), matrix.to_numpy(), M=HuberT()).fit()
-    values = np.column_stack([fit.params, fit.bse, fit.pvalues])
+    p_values = 2 * stats.t.sf(np.abs(fit.params / fit.bse), len(matrix) - matrix.shape[1])
+    values = np.column_stack([fit.params, fit.bse, p_values])
     return pd.DataFrame(values if np.isfinite(values).all() else np.nan, index=matrix.columns, columns=names)
 
 
@@ -81,7 +83,9 @@ def power_of(statistic: Array, df: Array) -> Array:
     """
     shift, df = np.abs(statistic), np.minimum(df, 1e6)
     critical = stats.t.ppf(1 - LEVEL / 2, df)
-    return np.asarray(np.clip(stats.nct.sf(critical, df, shift) + stats.nct.cdf(-critical, df, shift), 0, 1))
+    # scipy gives NaN for the far tail of a large shift, where nothing is left.
+    wrong_side = np.nan_to_num(stats.nct.cdf(-critical, df, shift))
+    return np.asarray(np.clip(stats.nct.sf(critical, df, shift) + wrong_side, 0, 1))
 
 
 def detectable(se: Array, df: Array) -> Array:

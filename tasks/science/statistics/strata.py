@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
@@ -66,9 +67,18 @@ def fit_by_stratum(spec: AssociationSpec, table: pd.DataFrame, fit: Fit) -> Asso
         groups=spec.stratify,
         n_missing={k: sum(part.n_missing.get(k, 0) for part in fits) for part in fits for k in part.n_missing},
     )
-    methods = {part.kind: part.method for part in reversed(fits) if part.method}
+    methods = {part.kind: _without_counts(part.method) for part in reversed(fits) if part.method}
     within = "; ".join(reversed(methods.values()))
     return combine(base, pd.DataFrame(rows), spec.stratify, spec.heterogeneity, within)
+
+
+def _without_counts(method: str) -> str:
+    """A method without what is true of one stratum alone.
+
+    >>> _without_counts("Cox proportional hazards (Efron), 37 events of converted")
+    'Cox proportional hazards (Efron), events of converted'
+    """
+    return re.sub(r"\d+ events", "events", method)
 
 
 def _dropped(spec: AssociationSpec, parts: Mapping[str, AssociationFit], used: Collection[str]) -> dict[str, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -53,7 +55,8 @@ def cox(time: pd.Series, event: pd.Series, matrix: pd.DataFrame) -> Estimates:
         matrix: Design with an intercept, which the baseline hazard replaces, shape (n, p).
 
     Returns:
-        Estimates of log hazard with normal reference; per term the Grambsch-Therneau test among the diagnostics.
+        Estimates of log hazard with normal reference; per term the Grambsch-Therneau test (a score test, as
+        R's `cox.zph` since survival 3.0, on the rank of time) among the diagnostics.
 
     Raises:
         NotEstimable: Too few events, or a hazard ratio without a finite estimate.
@@ -76,7 +79,10 @@ def cox(time: pd.Series, event: pd.Series, matrix: pd.DataFrame) -> Estimates:
     if not np.isfinite(covariance).all() or np.abs(beta).max() > LARGEST_SCALED_ESTIMATE:
         worst = rest.columns[int(np.abs(np.nan_to_num(beta, nan=np.inf)).argmax())]
         raise NotEstimable(f"Not fitted: {worst} tells who has the event perfectly, so its hazard ratio is not finite.")
-    tests = _proportional_hazards(np.asarray(fit.schoenfeld_residuals), time.to_numpy(), covariance)
+    seen = event.to_numpy(dtype=np.float64) == 1
+    times = time.to_numpy(dtype=np.float64)
+    beyond = beyond_the_fit(times, seen, scaled, beta)
+    tests = _proportional_hazards(beyond, times, seen)
     problems = [
         f"The hazard ratio of {name} changes over time (Schoenfeld p = {p_value:.2g}): the one given is an average."
         for name, (_, p_value) in zip(rest.columns, tests, strict=True)
@@ -87,14 +93,12 @@ def cox(time: pd.Series, event: pd.Series, matrix: pd.DataFrame) -> Estimates:
     scale = 1 / spread.to_numpy()
     return Estimates(
         kind="cox",
-        method=f"Cox proportional hazards (Efron), {n_events} events",
+        method=f"Cox proportional hazards (Efron), {n_events} events of {event.name}",
         estimate=pd.Series(beta * scale, index=rest.columns),
         covariance=pd.DataFrame(covariance * np.outer(scale, scale), index=rest.columns, columns=rest.columns),
         df=pd.Series(np.inf, index=rest.columns),
         problems=tuple(problems),
-        by_row=pd.DataFrame(
-            {"fitted": scaled @ beta, "residual": np.asarray(fit.martingale_residuals)}, index=matrix.index
-        ),
+        by_row=pd.DataFrame({"fitted": scaled @ beta, "residual": beyond.martingale}, index=matrix.index),
         diagnostics=tuple(
             ("proportional hazards (χ²)", str(name), chi2, p_value)
             for name, (chi2, p_value) in zip(rest.columns, tests, strict=True)
@@ -102,15 +106,58 @@ def cox(time: pd.Series, event: pd.Series, matrix: pd.DataFrame) -> Estimates:
     )
 
 
-def _proportional_hazards(residuals: np.ndarray, time: np.ndarray, covariance: np.ndarray) -> list[tuple[float, float]]:
-    """Whether scaled Schoenfeld residuals trend with the rank of time, one test per coefficient."""
-    events = ~np.isnan(residuals).any(axis=1)
-    d = int(events.sum())
-    rank = stats.rankdata(time[events])
-    centred = rank - rank.mean()
-    scaled = d * residuals[events] @ covariance
-    spread = float(centred @ centred)
-    if spread == 0:
-        return [(float("nan"), float("nan"))] * len(covariance)
-    chi2 = (centred @ scaled) ** 2 / (d * np.diag(covariance) * spread)
-    return [(float(value), float(stats.chi2.sf(value, 1))) for value in chi2]
+class Beyond(NamedTuple):
+    """What rows and events are beyond a fit, tied events taken one after the other, as Efron does.
+
+    Attributes:
+        martingale: Of each row, shape (n,); they add up to 0.
+        schoenfeld: Of each event in the order of the rows, shape (d, p); each column adds up to 0.
+        moments: Times at which events came, rising, shape (m,).
+        information: What the events of each of them tell of the log hazards, shape (m, p, p).
+    """
+
+    martingale: np.ndarray
+    schoenfeld: np.ndarray
+    moments: np.ndarray
+    information: np.ndarray
+
+
+def beyond_the_fit(time: np.ndarray, event: np.ndarray, x: np.ndarray, beta: np.ndarray) -> Beyond:
+    """Compare rows and events with those that were at risk; statsmodels' residuals do not know ties.
+
+    Args:
+        time: Shape (n,).
+        event: Whether it came, shape (n,).
+        x: Design, shape (n, p).
+        beta: Log hazards at the maximum, shape (p,).
+
+    Reference: Therneau & Grambsch 2000, Modeling Survival Data, sections 3.1, 4.2 and 4.6.
+    """
+    risk = np.exp(x @ beta - (x @ beta).max())
+    martingale, expected = event.astype(np.float64), np.zeros_like(x)
+    moments, information = np.unique(time[event]), []
+    for moment in moments:
+        at_risk, dying = time >= moment, event & (time == moment)
+        passed = np.arange(dying.sum()) / dying.sum()
+        left = risk[at_risk].sum() - passed * risk[dying].sum()
+        sums = risk[at_risk] @ x[at_risk] - passed[:, None] * (risk[dying] @ x[dying])
+        means = sums / left[:, None]
+        squares, of_dying = ((x[who].T * risk[who]) @ x[who] for who in (at_risk, dying))
+        information.append((1 / left).sum() * squares - (passed / left).sum() * of_dying - means.T @ means)
+        expected[dying] = means.mean(axis=0)
+        hazard = np.where(dying[at_risk], ((1 - passed) / left).sum(), (1 / left).sum())
+        martingale[at_risk] -= risk[at_risk] * hazard
+    return Beyond(martingale, (x - expected)[event], moments, np.array(information))
+
+
+def _proportional_hazards(beyond: Beyond, time: np.ndarray, event: np.ndarray) -> list[tuple[float, float]]:
+    """Whether each coefficient changes with the rank of time: the score test of its product with it."""
+    ranks = stats.rankdata(time)[event]
+    trend = ranks - ranks.mean()
+    at_moments = trend[np.unique(time[event], return_index=True)[1]]
+    score = trend @ beyond.schoenfeld
+    plain, crossed, own = (np.einsum("m,mij->ij", at_moments**power, beyond.information) for power in (0, 1, 2))
+    left = np.diag(own - crossed @ np.linalg.solve(plain, crossed))
+    if np.ptp(at_moments) == 0:
+        return [(float("nan"), float("nan"))] * len(score)
+    return [(float(value), float(stats.chi2.sf(value, 1))) for value in score**2 / left]

@@ -58,3 +58,31 @@ def test_no_fit_no_means_and_an_unknown_term_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="'edss' is no categorical predictor of m; these are: diagnosis, sex"):
         adjusted_means(fit_association(spec(FORMULA), cohort()), "edss")
     assert adjusted_means(fit_association(spec("edss ~ age_years"), pd.DataFrame(cohort()))).empty
+
+
+@pytest.mark.parametrize(
+    "options", [{"covariance": "HC2"}, {"sessions": "all"}, {"sessions": "all", "random_slope": "years_since_baseline"}]
+)
+def test_a_difference_from_the_reference_is_its_coefficient_in_every_figure(options: dict[str, str]) -> None:
+    formula = FORMULA + (" + years_since_baseline" if "sessions" in options else "")
+    table = cohort(60, sessions=3 if "sessions" in options else 1)
+    # A covariate on which three people bear, which has few degrees of freedom of its own.
+    table["edss"] = np.where(table.participant_id.isin(["sub-000", "sub-001", "sub-002"]), table.edss, 1.0)
+    fit = fit_association(spec(formula, contrasts="holm", **options), table)
+    own = fit.coefficients.set_index("term").loc["diagnosis[MS]"]
+    told = fit.contrasts.set_index("contrast").loc["MS − HC"]
+    for figure in ("estimate", "se", "df", "ci_low", "ci_high", "p_value"):
+        assert told[figure] == pytest.approx(own[figure], rel=1e-6)
+
+
+def test_ordinal_and_cox_models_have_differences_and_no_means() -> None:
+    table = cohort(150)
+    table["stage"] = pd.qcut(table.brain_pad_years, 4, labels=["1", "2", "3", "4"]).astype(str)
+    table["came"], table["years"] = (table.edss > 3).astype(int), 1.0 + np.arange(150) % 7
+    for formula, options in (
+        ("stage ~ diagnosis + edss", {"outcome": "ordinal", "levels": ("1", "2", "3", "4")}),
+        ("years ~ diagnosis + age_years", {"event": "came"}),
+    ):
+        fit = fit_association(spec(formula, contrasts="holm", **options), table)
+        assert fit.adjusted_means.empty
+        assert len(fit.contrasts) == 3

@@ -124,7 +124,7 @@ def test_repeated_sessions_go_to_a_mixed_model() -> None:
     fit = fit_association(
         spec("edss ~ brain_pad_years_baseline * years_since_baseline + age_years_baseline + sex", sessions="all"), table
     )
-    assert fit.method == "LMM REML, random intercept per participant_id, Satterthwaite df"
+    assert fit.method == "LMM REML, random intercept per participant_id, Satterthwaite df, at most between-within"
     assert (fit.n_used, fit.n_subjects) == (120, 40)
     first = table[table.session_id == "ses-1"].set_index("participant_id")
     pad = table.participant_id.map(first.brain_pad_years)
@@ -151,7 +151,7 @@ def test_a_random_intercept_per_site() -> None:
     table = cohort(120).assign(site=rng.choice([f"site-{i}" for i in range(8)], 120))
     assert (
         fit_association(spec(FORMULA, groups="site"), table).method
-        == "LMM REML, random intercept per site, Satterthwaite df"
+        == "LMM REML, random intercept per site, Satterthwaite df, at most between-within"
     )
 
 

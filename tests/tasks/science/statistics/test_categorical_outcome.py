@@ -13,6 +13,9 @@ from tasks.science.statistics.separation import separating_columns
 
 from .made_up_clinic import cohort, spec
 
+# Last digits of participants → six sites.
+TO_SIX = str.maketrans("6789", "0123")
+
 
 def fit(table: pd.DataFrame, formula: str, **options: object) -> AssociationFit:
     return analyse([spec(formula, **options)], table).fits[0]
@@ -121,3 +124,68 @@ def test_text_as_an_outcome_asks_for_its_order() -> None:
     assert "give levels" in fit(table, "diagnosis ~ age_years", outcome="ordinal").problems[0]
     named = fit(table, "diagnosis ~ edss", outcome="ordinal", levels=("HC", "NMO", "MS"))
     assert named.kind == "ordinal"
+
+
+def test_few_clusters_are_said_and_have_few_degrees_of_freedom() -> None:
+    table = with_conversion().assign(site=lambda rows: "site-" + rows.participant_id.str[-1].str.translate(TO_SIX))
+    found = fit(table, "converted ~ brain_pad_years", groups="site", covariance="cluster")
+    assert found.coefficients.df.tolist() == [5.0, 5.0]
+    assert any("6 clusters are few" in sentence for sentence in found.problems)
+    one = fit(table.assign(site="a"), "converted ~ brain_pad_years", groups="site", covariance="cluster")
+    assert "all rows are of one site" in one.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("formula", "options", "said"),
+    [
+        ("converted ~ brain_pad_years", {"groups": "site"}, "random effects of site are not offered for a logistic"),
+        ("stage ~ brain_pad_years", {"groups": "site", "outcome": "ordinal"}, "not offered for an ordinal model"),
+        (
+            "stage ~ brain_pad_years",
+            {"groups": "site", "covariance": "cluster", "outcome": "ordinal"},
+            "share their site",
+        ),
+        (
+            "edss ~ brain_pad_years",
+            {"groups": "site", "event": "came"},
+            "random effects of site are not offered for a Cox",
+        ),
+        ("edss ~ brain_pad_years", {"groups": "site", "covariance": "cluster", "event": "came"}, "share their site"),
+        (
+            "converted ~ brain_pad_years + years_since_baseline",
+            {"sessions": "all", "random_slope": "years_since_baseline"},
+            "random_slope is not offered for a logistic model",
+        ),
+    ],
+)
+def test_what_a_kind_of_model_has_not_is_refused(formula: str, options: dict[str, str], said: str) -> None:
+    table = with_conversion().assign(
+        came=lambda rows: (rows.edss > 3).astype(int), stage=lambda rows: rows.edss.round().clip(1, 4)
+    )
+    if "sessions" in options:
+        later = table.assign(session_id="ses-2", scan_id=table.scan_id + "b", years_since_baseline=1.0)
+        table = pd.concat([table, later], ignore_index=True)
+    found = fit(table, formula, **options)
+    assert found.coefficients.empty
+    assert said in found.problems[0]
+
+
+def test_zero_has_no_sign() -> None:
+    table = cohort(150).assign(stage=lambda rows: rows.edss.round().clip(1, 4) - 1)
+    signed = table.copy()
+    signed.loc[signed.stage == 0, "stage"] = np.where(np.arange((signed.stage == 0).sum()) % 2, 0.0, -0.0)
+    assert np.signbit(signed.stage).any()
+    own, other = (fit(one, "stage ~ brain_pad_years", outcome="ordinal") for one in (signed, table))
+    assert own.method == other.method
+    pd.testing.assert_frame_equal(own.coefficients, other.coefficients)
+
+
+def test_a_level_that_stands_in_incomplete_rows_alone_is_no_level() -> None:
+    table = cohort(150).assign(stage=lambda rows: rows.edss.round().clip(1, 5))
+    table.loc[table.stage == 3, "age_years"] = np.nan
+    own = fit(table, "stage ~ brain_pad_years + age_years", outcome="ordinal")
+    other = fit(table[table.stage != 3], "stage ~ brain_pad_years + age_years", outcome="ordinal")
+    assert any("no complete row is 3" in sentence for sentence in own.problems)
+    assert own.method == other.method
+    pd.testing.assert_frame_equal(own.coefficients, other.coefficients)
+    pd.testing.assert_frame_equal(own.diagnostics, other.diagnostics)

@@ -148,3 +148,49 @@ def test_covariances_agree_with_statsmodels(covariance: str) -> None:
         {"cov_kwds": {"groups": table.block.to_numpy()}} if covariance == "cluster" else {}
     )
     assert found.coefficients.se.to_numpy() == pytest.approx(OLS(table.brain_pad_years.to_numpy(), x).fit(**how).bse)
+
+
+def test_power_of_a_strong_effect_is_one() -> None:
+    shifts = np.linspace(0, 40, 200)
+    power = power_of(shifts, np.full(200, 203.0))
+    assert np.isfinite(power).all()
+    assert (np.diff(power) >= -1e-9).all()
+    assert power[-1] == pytest.approx(1.0)
+
+
+def test_e_values_with_interactions_are_those_of_a_fit_in_standard_deviations() -> None:
+    table = cohort(150).rename(columns={"brain_pad_years": "y", "edss": "x", "age_years": "w"})
+    numeric = ["y", "x", "w"]
+    scaled = table.assign(**((table[numeric] - table[numeric].mean()) / table[numeric].std()))
+    formula = "y ~ x * diagnosis + w"
+    own, other = (fit(one, formula).coefficients.set_index("term").iloc[1:] for one in (table, scaled))
+    assert own.beta_standardised.to_numpy() == pytest.approx(other.estimate.to_numpy(), rel=1e-6)
+    for name in ("e_value", "e_value_ci"):
+        assert own[name].to_numpy() == pytest.approx(other[name].to_numpy(), rel=1e-6)
+
+
+def test_rows_that_cluster_are_not_taken_for_independent_beside() -> None:
+    table = cohort(60, sessions=3)
+    found = fit(table, "brain_pad_years ~ edss + age_years", sessions="all", covariance="cluster", bootstrap=50)
+    row = found.coefficients.set_index("term").loc["edss"]
+    assert np.isnan(row.robust_estimate)
+    assert np.isnan(row.spearman_rho)
+    assert any("take rows of one participant_id for independent" in note for note in found.notes)
+    of_sites = fit(
+        table.assign(site=table.participant_id.str[-1]),
+        "brain_pad_years ~ edss + age_years",
+        groups="site",
+        covariance="cluster",
+        bootstrap=50,
+    )
+    assert of_sites.coefficients.bootstrap_ci_low.notna().all()
+
+
+def test_a_noisy_predictor_that_changes_within_people_is_not_put_back() -> None:
+    table = cohort(60, sessions=3)
+    options = {"sessions": "all", "measurement_sd_years": 1.5}
+    changing = fit(table, "edss ~ brain_pad_years + age_years", **options)
+    assert changing.coefficients.calibrated_estimate.isna().all()
+    assert any("brain_pad_years changes within participant_id" in note for note in changing.notes)
+    fixed = fit(table, "edss ~ brain_pad_years_baseline + age_years", **options).coefficients.set_index("term")
+    assert abs(fixed.calibrated_estimate["brain_pad_years_baseline"]) > abs(fixed.estimate["brain_pad_years_baseline"])

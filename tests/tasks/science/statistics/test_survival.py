@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import minimize
+from scipy.stats import rankdata
 
 from tasks.records import AssociationSpec
 from tasks.science.statistics.analysis import analyse
-from tasks.science.statistics.survival import times_to_event
+from tasks.science.statistics.declaration import check_spec
+from tasks.science.statistics.survival import beyond_the_fit, times_to_event
 
 SPEC = AssociationSpec("m", "years ~ brain_pad_years + age_years", event="converted", effects=("brain_pad_years",))
 
@@ -108,3 +110,63 @@ def test_an_event_or_a_time_that_is_none_is_said_by_its_value(column: str, value
     fit = analyse([SPEC], table).fits[0]
     assert fit.coefficients.empty
     assert fit.problems[0].startswith(said)
+
+
+def tied(n: int = 80, seed: int = 5) -> pd.DataFrame:
+    """Times in whole years, so that many events tie."""
+    table = followed(n, seed=seed)
+    return table.assign(years=np.ceil(table.years))
+
+
+def test_rows_and_events_beyond_the_fit_add_up_to_nothing_with_ties() -> None:
+    table = tied()
+    fit = analyse([SPEC], table).fits[0]
+    x = np.column_stack([table.brain_pad_years, table.age_years])
+    time, event = table.years.to_numpy(), table.converted.to_numpy() == 1
+    beyond = beyond_the_fit(time, event, x - x.mean(axis=0), fit.coefficients.estimate.to_numpy())
+    assert beyond.martingale.sum() == pytest.approx(0, abs=1e-9)
+    assert beyond.schoenfeld.sum(axis=0) == pytest.approx(np.zeros(2), abs=1e-4)
+    assert fit.rows.residual.to_numpy() == pytest.approx(beyond.martingale, abs=1e-6)
+    information = np.linalg.inv(fit.covariance.to_numpy())
+    assert beyond.information.sum(axis=0) == pytest.approx(information, rel=1e-3)
+
+
+def test_whether_hazards_are_proportional_is_a_score_test_written_out() -> None:
+    table = tied()
+    fit = analyse([SPEC], table).fits[0]
+    x = np.column_stack([table.brain_pad_years, table.age_years - 65])
+    time, event = table.years.to_numpy(), table.converted.to_numpy() == 1
+    ranks = rankdata(time)
+    trend = dict(zip(time, ranks - ranks[event].mean(), strict=True))
+
+    def likelihood(beta: np.ndarray, change: float) -> float:
+        total = 0.0
+        for moment in np.unique(time[event]):
+            slope = beta + np.array([change * trend[moment], 0.0])
+            dying, waiting = event & (time == moment), time >= moment
+            risk, d = np.exp(x @ slope), int(dying.sum())
+            total += float((x[dying] @ slope).sum())
+            total -= sum(np.log(risk[waiting].sum() - k / d * risk[dying].sum()) for k in range(d))
+        return total
+
+    at, steps = fit.coefficients.estimate.to_numpy(), np.diag([1e-3, 1e-3, 1e-4])
+
+    def value(*moves: np.ndarray) -> float:
+        move = sum(moves, np.zeros(3))
+        return likelihood(at + move[:2], float(move[2]))
+
+    score = (value(steps[2]) - value(-steps[2])) / 2e-4
+    information = np.array(
+        [
+            [-(value(a, b) - value(a, -b) - value(-a, b) + value(-a, -b)) / (4 * a.max() * b.max()) for a in steps]
+            for b in steps
+        ]
+    )
+    expected = score**2 * np.linalg.inv(information)[2, 2]
+    found = fit.diagnostics[fit.diagnostics.figure == "proportional hazards (χ²)"].set_index("term")
+    assert found.loc["brain_pad_years", "value"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_each_person_waits_once() -> None:
+    with pytest.raises(ValueError, match="one row per person; leave sessions out"):
+        check_spec(replace(SPEC, sessions="all"))
