@@ -12,7 +12,7 @@ import pandas as pd
 
 NOT_ESTIMABLE = "not estimable"
 NOT_GIVEN = "not given"
-MOST_DECIMALS = 5
+MOST_DECIMALS = 12
 LABEL_CHARACTERS = 34
 
 METRIC_LABELS = {

@@ -121,7 +121,8 @@ def as_latex(table: Table, label: str) -> str:
     numeric = _numeric_columns(table)
     width = "".join("r" if flag else _text_column(table, place) for place, flag in enumerate(numeric))
     head = " & ".join(map(latex_text, table.columns)) + r" \\"
-    body = [" & ".join(latex_text(_joined(cell)) for cell in row) + r" \\" for row in table.rows]
+    # The braces keep a first cell such as "[x]" or "*" from being read as an argument of the line above.
+    body = ["{}" + " & ".join(latex_text(_joined(cell)) for cell in row) + r" \\" for row in table.rows]
     caption = rf"\caption{{{latex_text(table.caption)}}}\label{{tab:{label}}}"
     notes = [rf"\par\smallskip{{\footnotesize\raggedright {latex_text(note)}\par}}" for note in table.notes]
     opening = [r"\begingroup\small\setlength{\tabcolsep}{4pt}"]

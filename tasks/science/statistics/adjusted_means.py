@@ -17,6 +17,7 @@ from .multiplicity import holm
 Array = NDArray[np.float64]
 FreedomOf = Callable[[Array], Array]
 # Their linear predictors lack what would make them means: thresholds, or the hazard at baseline.
+MOST_COMPARED = 20
 NO_PART = 1e-12
 WITHOUT_MEANS = ("ordinal", "cox", "meta")
 
@@ -73,12 +74,15 @@ def pairwise_contrasts(fit: AssociationFit, adjustment: str, df_of: FreedomOf | 
         df_of: As for `adjusted_means`.
 
     Returns:
-        `CONTRAST_COLUMNS`; empty where nothing is to be compared.
+        `CONTRAST_COLUMNS`; empty where nothing is to be compared. Levels beyond 20 would be more pairs than anybody
+        reads, and are left out.
 
     Reference: Tukey 1949, doi:10.2307/3001913; Kramer 1956, doi:10.2307/3001469; Holm 1979.
     """
     tables = []
     for name, levels, weights in _weights(fit, None) if adjustment != "none" else []:
+        if len(levels) > MOST_COMPARED:
+            continue
         pairs = list(combinations(range(len(levels)), 2))
         differences = np.array([weights[second] - weights[first] for first, second in pairs])
         estimate, covariance, df = _projected(fit, differences, df_of)

@@ -15,6 +15,7 @@ from .formula import parse
 from .model_tables import ModelTables, declared_rows
 from .multiplicity import add_fdr
 from .outcome import two_categories
+from .selection import refuse_people_without_names
 
 EFFECT_COLUMNS = [
     *COLUMNS,
@@ -68,6 +69,7 @@ def analyse(specs: Sequence[AssociationSpec], table: pd.DataFrame) -> Analysis:
         spec, said = _with_outcome(spec, shared.table)
         sentences += said
         try:
+            refuse_people_without_names(spec, table)
             fit = fit_association(spec, shared.table, shared)
         except ValueError as error:
             # A table that lacks one model's column still answers the others.

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ...records import AssociationSpec
 from ..cohort.problems import examples
-from .adjusted_means import adjusted_means, pairwise_contrasts
+from .adjusted_means import MOST_COMPARED, adjusted_means, pairwise_contrasts
 from .association_fit import AssociationFit, Kind, unfitted
 from .bootstrap import subject_keys
 from .case import Case
@@ -29,17 +29,26 @@ from .least_squares import EXACT, EXACT_FIT, least_squares
 from .mixed_model import fit_mixed
 from .model_estimates import Estimates, Figure
 from .outcome import coded_outcome
-from .selection import IDENTITY, Selection, SharedRows, drop_impossible, keep_complete
+from .selection import (
+    IDENTITY,
+    Selection,
+    SharedRows,
+    drop_impossible,
+    keep_complete,
+    refuse_people_without_names,
+)
 from .strata import fit_by_stratum
-from .survival import cox
+from .survival import YEARS, cox
 
 MIN_SUBJECTS_PER_LEVEL = 3
-MOST_LEVELS_NAMED = 5
+MOST_LEVELS_NAMED, MOST_NAMED = 5, 12
 # Squares of what lies beyond these overflow, or vanish.
 READABLE_SIZES = (1e-100, 1e100)
 SURE = 0.001
 # From here on 95% intervals of a random-slope model hold what they say (`tests/benchmarks/association_coverage.py`).
 FEW_FOR_A_SLOPE = 50
+# What a fit knows of each row, beside the table's own columns.
+OF_ROWS = frozenset({"fitted", "fitted_group", "residual", "leverage", "cook"})
 FREEDOM = "Satterthwaite df, at most between-within"
 
 
@@ -59,9 +68,10 @@ def fit_association(spec: AssociationSpec, table: pd.DataFrame, shared: SharedRo
         The fit; with empty coefficients and a reason among its problems where the rows cannot support the model.
 
     Raises:
-        ValueError: The model is malformed: see `check_spec`.
+        ValueError: The model is malformed: see `check_spec`; or people repeat under another name than participant_id.
     """
     knows_people = "participant_id" in table
+    refuse_people_without_names(spec, table)
     table = table if knows_people else _with_people(spec, table)
     formula = check_spec(spec, [str(column) for column in table.columns])
     if spec.stratify:
@@ -79,11 +89,8 @@ def _with_people(spec: AssociationSpec, table: pd.DataFrame) -> pd.DataFrame:
 def _fit_one(spec: AssociationSpec, formula: Formula, shared: SharedRows) -> AssociationFit:
     selection = shared.select(spec, formula)
     selection.problems += _design_advice(spec, formula, selection.rows)
-    if not shared.knows_people and spec.sessions == "all":
-        who = (
-            "each row counts as a person" if spec.groups == "participant_id" else f"{spec.groups} stands for the person"
-        )
-        selection.problems.append(f"The table has no participant_id: {who}.")
+    if not shared.knows_people:
+        selection.problems += _who_is_a_person(spec, shared.table)
     try:
         drop_impossible(selection, formula)
         case = _case(spec, formula, selection)
@@ -118,6 +125,17 @@ def _fit_one(spec: AssociationSpec, formula: Formula, shared: SharedRows) -> Ass
     return _in_full(case, estimates, fit) if spec.details is not False else fit
 
 
+def _who_is_a_person(spec: AssociationSpec, table: pd.DataFrame) -> list[str]:
+    """Say whom rows are taken for where the table does not say whose they are, and may hold several of one person."""
+    sessions = [name for name in ("session_id", YEARS) if name in table and table[name].nunique() > 1]
+    if spec.sessions != "all" and not sessions:
+        return []
+    if spec.groups != "participant_id" and spec.sessions == "all":
+        return [f"The table has no participant_id: {spec.groups} stands for the person."]
+    seen = f", though {sessions[0]} tells of several sessions" if sessions else ""
+    return [f"The table has no participant_id: each row counts as a person{seen}."]
+
+
 def _in_full(case: Case, estimates: Estimates, fit: AssociationFit) -> AssociationFit:
     """Add what figures and readers need, and a screen of a thousand models does not."""
     robust = estimates.kind != "linear" or case.spec.covariance != "nonrobust"
@@ -133,6 +151,10 @@ def _in_full(case: Case, estimates: Estimates, fit: AssociationFit) -> Associati
         notes=(*fit.notes, *notes),
     )
     means = adjusted_means(fit, df_of=estimates.df_of)
+    many = [name for name, levels in case.coding.levels.items() if len(levels) > MOST_COMPARED]
+    if many and case.spec.contrasts != "none":
+        said_of = f"{examples(many)}: more than {MOST_COMPARED} levels are not compared with one another."
+        fit = replace(fit, notes=(*fit.notes, said_of))
     return replace(fit, adjusted_means=means, contrasts=pairwise_contrasts(fit, case.spec.contrasts, estimates.df_of))
 
 
@@ -157,6 +179,9 @@ def _case(spec: AssociationSpec, formula: Formula, selection: Selection) -> Case
         follow_up = values[formula.response.label] > 0
         selection.keep(follow_up, "no time after baseline")
         values = values[follow_up]
+    taken = [name for name in (*formula.columns, spec.event) if name in OF_ROWS]
+    if taken:
+        raise NotEstimable(f"Not fitted: {taken[0]} is what a fit calls a figure of its own; rename the column.")
     coding, left_out = learn_coding(formula, values)
     selection.problems += [*left_out, *_thin_cells(selection, coding.formula, values)]
     case = Case(spec, formula, selection, kind, levels, values, coding, coding.matrix(values))
@@ -246,7 +271,11 @@ def _check_estimable(case: Case) -> None:
     if formula.terms and not any(case.is_of_interest(column, term) for column, term in columns.items()):
         wanted = ", ".join(spec.effects) or "the terms of interest"
         if spec.effects or len(coding.formula.terms) < len(formula.terms):
-            raise NotEstimable(f"Not fitted: nothing is left of {wanted} in the {len(response)} rows used.")
+            there = ", ".join([name for name, term in columns.items() if term is not None][:MOST_NAMED])
+            raise NotEstimable(
+                f"Not fitted: nothing is left of {wanted} in the {len(response)} rows used; the model's "
+                f"coefficients are {there or 'none'}."
+            )
 
 
 def _estimate(case: Case) -> Estimates:

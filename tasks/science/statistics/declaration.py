@@ -13,6 +13,9 @@ from itertools import product
 from ...records import AssociationSpec
 from .formula import BASELINE, PER_YEAR, Formula, Term, check_columns, nearest, parse
 
+# Of fewer, the ends of a 95% interval are the smallest and the largest.
+FEWEST_RESAMPLES = 40
+
 
 def check_spec(spec: AssociationSpec, columns: Iterable[str] | None = None) -> Formula:
     """Refuse a malformed model before any scan is processed.
@@ -56,6 +59,10 @@ def _check_settings(spec: AssociationSpec, formula: Formula) -> None:
         problems.append("levels are for categories, and its outcome is numeric")
     if spec.bootstrap < 0 or spec.seed < 0:
         problems.append("bootstrap and seed must not be below 0")
+    if 0 < spec.bootstrap < FEWEST_RESAMPLES:
+        problems.append(f"95% intervals need {FEWEST_RESAMPLES} resamples at least, better 2000; bootstrap is fewer")
+    if len(set(spec.levels)) < len(spec.levels):
+        problems.append("levels names one level twice")
     if spec.measurement_sd_years < 0 or not 0 <= spec.reliability <= 1:
         problems.append("measurement_sd_years must not be below 0, and reliability lies between 0 and 1")
     if spec.measurement_sd_years and spec.reliability:
@@ -84,6 +91,9 @@ def expanded(specs: Sequence[AssociationSpec]) -> tuple[AssociationSpec, ...]:
 
 def _screened(spec: AssociationSpec) -> list[AssociationSpec]:
     idle = [name for name in spec.screen if "{" + name + "}" not in spec.formula]
+    empty = [name for name, values in spec.screen.items() if not values]
+    if empty:
+        raise ValueError(f"Association {spec.name}: its screen names nothing for {empty[0]!r}; give it columns.")
     if idle:
         raise ValueError(
             f"Association {spec.name}: its screen names {idle[0]!r}, and its formula has no {{{idle[0]}}}."

@@ -52,7 +52,10 @@ class Coding:
         columns = {INTERCEPT: np.ones(len(values))} if self.formula.intercept else {}
         for term in self.formula.terms:
             for parts in product(*(self._columns(factor, term, values).items() for factor in term.factors)):
-                columns[":".join(name for name, _ in parts)] = np.prod([column for _, column in parts], axis=0)
+                name = ":".join(part for part, _ in parts)
+                if name in columns:
+                    raise NotEstimable(f"Not fitted: two columns of the design are named {name!r}; rename the column.")
+                columns[name] = np.prod([column for _, column in parts], axis=0)
         stacked = np.column_stack(list(columns.values())) if columns else np.empty((len(values), 0))
         return pd.DataFrame(stacked, index=values.index, columns=list(columns))
 

@@ -10,12 +10,14 @@ import pandas as pd
 from scipy.optimize import minimize, minimize_scalar
 
 from .degrees_of_freedom import between_within_df, satterthwaite_df
+from .design import NotEstimable
 from .profiled_deviance import Array, Method, Profile
 
 THETA_GRID = np.concatenate([[0.0], np.geomspace(1e-3, 1e3, 37)])
 SINGULAR_THETA = 1e-4
 INTERIOR_THETA = 1e-2
 NEWTON_STEPS = 8
+FEW_GROUPS = 6
 STARTS = ([1.0, 0.0, 1.0], [0.3, 0.0, 0.1], [1.0, 0.0, 0.0])
 
 
@@ -86,6 +88,11 @@ def fit_mixed(
     """
     if random_slope is not None and random_slope not in matrix:
         raise ValueError(f"The random slope {random_slope!r} is no column of the design {list(matrix.columns)}.")
+    if groups.nunique() < 2:
+        raise NotEstimable(
+            f"Not fitted: all rows are of one {groups.name}, so nothing tells how much its levels differ; leave groups "
+            "out."
+        )
     most = between_within_df(matrix, groups)
     profile = Profile(response, matrix, groups, random_slope, method, correlated)
     theta, converged = _search_intercept(profile) if random_slope is None else _search_slope(profile, correlated)
@@ -117,6 +124,8 @@ def fit_mixed(
 
 def _problems(profile: Profile, theta: Array, converged: bool) -> list[str]:
     problems = [] if converged else ["The mixed model did not converge; read its figures with caution."]
+    if profile.n_groups < FEW_GROUPS:
+        problems.append(f"{profile.n_groups} groups hardly tell how much groups differ: their variance is uncertain.")
     smallest = float(np.linalg.svd(profile.factor(theta), compute_uv=False)[-1])
     if smallest < SINGULAR_THETA:
         what = (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +23,11 @@ Known = dict[tuple[Factor, bool], pd.Series]
 
 # Columns that say who a row is, and that others are checked against.
 IDENTITY = ("participant_id", "session_id", "scan_id", "cohort", "site", "years_since_baseline")
+# With what other tables name people, letters alone.
+NAMES_OF_PEOPLE = frozenset(
+    {"participantid", "participant", "subjectid", "subject", "subjid", "sub", "patientid", "patient", "ptid", "pid"}
+)
+ISO_DATE = re.compile(r"(19|20)\d{2}-?[01]\d-?[0-3]\d")
 CHECKS = (*AGES, "age_years_baseline", "ensemble_spread_years")
 
 
@@ -91,6 +98,10 @@ def select_rows(spec: AssociationSpec, table: pd.DataFrame, formula: Formula, kn
         ValueError: A filter names a column that the table lacks, or a scan occurs twice with different values.
     """
     selection = Selection(_rows_of_cohorts(spec, table))
+    if spec.cohorts and "cohort" not in table:
+        selection.problems.append(
+            f"cohorts = {list(spec.cohorts)} is not applied: the table has no column cohort; all of its rows are used."
+        )
     if spec.cohorts and "cohort" in table:
         for cohort in spec.cohorts:
             if not (table["cohort"] == cohort).any():
@@ -139,18 +150,50 @@ def _doubts_about_the_first(rows: pd.DataFrame) -> list[str]:
                 f"{shared} participants have rows of several sites. If sites number their people by themselves, these "
                 "are different people: write the site into participant_id."
             )
-    if YEARS in rows or any(rows[name].groupby(subjects).nunique().max() > 1 for name in AGES if name in rows):
+    if YEARS in rows:
+        untimed = int((is_missing(rows[YEARS]) & subjects.duplicated(keep=False)).sum())
+        if untimed:
+            doubts.append(f"{untimed} sessions have no {YEARS} and count as later than those that have.")
+        return doubts
+    if any(rows[name].groupby(subjects).nunique().max() > 1 for name in AGES if name in rows):
         return doubts
     if "session_id" not in rows:
         said = f"Neither session_id nor {YEARS} nor an age says which row of a participant is the first; the upper one "
         return [*doubts, said + "is taken."]
     names = as_levels(ordered_sessions(rows)["session_id"]).dropna().unique()
-    if not all(any(sign.isdigit() for sign in name) for name in names):
+    if not _tell_their_order(names):
         first = ", ".join(sorted(names, key=natural)[:4])
         doubts.append(
             f"When sessions were is only in their names, taken in the order {first}. If that is wrong, add {YEARS}."
         )
     return doubts
+
+
+def _tell_their_order(names: Iterable[str]) -> bool:
+    """Whether names of sessions are one number each beside the same words, or dates from the year on."""
+    if all(ISO_DATE.search(name) for name in names):
+        return True
+    return len({re.sub(r"\d+", "#", name, count=1) for name in names}) == 1 and all(
+        len(re.findall(r"\d+", name)) == 1 for name in names
+    )
+
+
+def refuse_people_without_names(spec: AssociationSpec, table: pd.DataFrame) -> None:
+    """Rows of one person under another column's name than participant_id would count as so many people.
+
+    Raises:
+        ValueError: A column that is named like people repeats its names, and the model does not group by it.
+    """
+    for column in [] if "participant_id" in table else map(str, table.columns):
+        plain = re.sub(r"[^a-z]", "", column.casefold())
+        if plain not in NAMES_OF_PEOPLE or column in (spec.groups, spec.stratify):
+            continue
+        names = as_levels(table[column]).dropna()
+        if names.duplicated().any():
+            raise ValueError(
+                f"the table has no participant_id, and {column} repeats its names ({names.nunique()} in {len(names)} "
+                f"rows), so that sessions would count as people. Rename {column} to participant_id, or group by it."
+            )
 
 
 def drop_impossible(selection: Selection, formula: Formula) -> None:

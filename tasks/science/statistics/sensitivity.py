@@ -39,9 +39,13 @@ def huber(response: pd.Series, matrix: pd.DataFrame) -> pd.DataFrame:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.simplefilter("ignore", RuntimeWarning)
-        fit = RLM(response.to_numpy(), matrix.to_numpy(), M=HuberT()).fit()
-    p_values = 2 * stats.t.sf(np.abs(fit.params / fit.bse), len(matrix) - matrix.shape[1])
-    values = np.column_stack([fit.params, fit.bse, p_values])
+        # On columns of unit length at right angles, or predictors far from zero end the search too early.
+        q, r = np.linalg.qr(matrix.to_numpy(dtype=np.float64))
+        fit = RLM(response.to_numpy(), q, M=HuberT()).fit()
+        back = np.linalg.inv(r)
+        estimate, se = back @ fit.params, np.sqrt(np.diag(back @ fit.bcov_scaled @ back.T))
+        p_values = 2 * stats.t.sf(np.abs(estimate / se), len(matrix) - matrix.shape[1])
+    values = np.column_stack([estimate, se, p_values])
     return pd.DataFrame(values if np.isfinite(values).all() else np.nan, index=matrix.columns, columns=names)
 
 

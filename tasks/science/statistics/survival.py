@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 from statsmodels.duration.hazard_regression import PHReg
+from statsmodels.tools.sm_exceptions import ConvergenceWarning, HessianInversionWarning
 
 from .bootstrap import subject_keys
 from .categorical_outcome import EVENTS_PER_PARAMETER
@@ -17,7 +19,7 @@ from .model_estimates import Estimates
 
 YEARS = "years_since_baseline"
 NOT_PROPORTIONAL = 0.05
-# A hazard ratio of e¹⁵ per standard deviation is a likelihood without a maximum.
+# A hazard ratio of e¹⁵ per standard deviation, or a standard error as large, is a likelihood without a maximum.
 LARGEST_SCALED_ESTIMATE = 15.0
 
 
@@ -69,15 +71,20 @@ def cox(time: pd.Series, event: pd.Series, matrix: pd.DataFrame) -> Estimates:
     n_events, p = int(event.sum()), rest.shape[1]
     if rest.empty or n_events <= p:
         raise NotEstimable(f"Not fitted: {n_events} events cannot carry {p} hazard ratios.")
+    _refuse_levels_without_events(rest, event)
     spread = rest.std()
     scaled = ((rest - rest.mean()) / spread).to_numpy()
     # statsmodels divides by zero in a risk set's tail while it searches; what it found is checked below.
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         fit = PHReg(time.to_numpy(), scaled, status=event.to_numpy(), ties="efron").fit(disp=0)
         covariance = np.asarray(fit.cov_params())
         beta = np.asarray(fit.params)
-    if not np.isfinite(covariance).all() or np.abs(beta).max() > LARGEST_SCALED_ESTIMATE:
-        worst = rest.columns[int(np.abs(np.nan_to_num(beta, nan=np.inf)).argmax())]
+    error = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    sizes = np.nan_to_num(np.maximum(np.abs(beta), error), nan=np.inf)
+    lost = any(issubclass(one.category, (ConvergenceWarning, HessianInversionWarning)) for one in said)
+    if lost or sizes.max() > LARGEST_SCALED_ESTIMATE:
+        worst = rest.columns[int(sizes.argmax())]
         raise NotEstimable(f"Not fitted: {worst} tells who has the event perfectly, so its hazard ratio is not finite.")
     seen = event.to_numpy(dtype=np.float64) == 1
     times = time.to_numpy(dtype=np.float64)
@@ -104,6 +111,17 @@ def cox(time: pd.Series, event: pd.Series, matrix: pd.DataFrame) -> Estimates:
             for name, (chi2, p_value) in zip(rest.columns, tests, strict=True)
         ),
     )
+
+
+def _refuse_levels_without_events(rest: pd.DataFrame, event: pd.Series) -> None:
+    """A group in which nothing happened has no finite hazard ratio; a search that ends says one all the same."""
+    for name in rest.columns[rest.isin([0, 1]).all()]:
+        for is_in, whom in ((1, name), (0, f"what {name} is compared with")):
+            if int(event[rest[name] == is_in].sum()) == 0:
+                raise NotEstimable(
+                    f"Not fitted: no event came in {whom}, so its hazard ratio is not finite. Leave that group out, "
+                    "merge it with another, or bring longer follow-up."
+                )
 
 
 class Beyond(NamedTuple):

@@ -232,7 +232,8 @@ def test_collinearity_and_too_few_rows_are_reasons() -> None:
 
 def test_nothing_left_of_the_effect_of_interest_is_a_reason() -> None:
     fit = fit_association(spec("brain_pad_years ~ site + age_years", effects=("site",)), cohort().assign(site="x"))
-    assert fit.problems[0] == "Not fitted: nothing is left of site in the 90 rows used."
+    said = "Not fitted: nothing is left of site in the 90 rows used; the model's coefficients are age_years."
+    assert fit.problems[0] == said
     assert "site left out: site is x in all 90 rows used." in fit.problems
 
 
@@ -336,3 +337,55 @@ def test_hc3_keeps_its_level_where_groups_differ_in_variance_and_size() -> None:
         )
         rejected += row(fit_association(spec("y ~ group + age_years", details=False), table), "group[b]").p_value < 0.05
     assert rejected / 120 < 0.1
+
+
+@pytest.mark.parametrize(
+    ("column", "formula"),
+    [
+        ("Intercept", "brain_pad_years ~ Intercept + age_years"),
+        ("diagnosis[MS]", "brain_pad_years ~ `diagnosis[MS]` + diagnosis"),
+        ("edss:age_years", "brain_pad_years ~ edss * age_years + `edss:age_years`"),
+    ],
+)
+def test_a_column_named_like_one_of_the_design_does_not_take_its_place(column: str, formula: str) -> None:
+    table = cohort().assign(**{column: np.random.default_rng(0).normal(size=90)})
+    fit = fit_association(spec(formula), table)
+    assert fit.coefficients.empty
+    assert f"are named {column!r}" in fit.problems[0]
+
+
+@pytest.mark.parametrize("name", ["residual", "fitted", "leverage"])
+def test_a_column_named_like_a_figure_of_the_fit_is_refused(name: str) -> None:
+    fit = fit_association(spec(f"{name} ~ age_years"), cohort().rename(columns={"brain_pad_years": name}))
+    assert fit.problems[0] == f"Not fitted: {name} is what a fit calls a figure of its own; rename the column."
+
+
+def test_one_group_tells_nothing_of_groups() -> None:
+    one = fit_association(spec("brain_pad_years ~ edss", groups="site"), cohort().assign(site="x"))
+    assert "all rows are of one site" in one.problems[0]
+    two = fit_association(spec("brain_pad_years ~ edss", groups="site"), cohort())
+    assert any(sentence.startswith("2 groups hardly tell") for sentence in two.problems)
+
+
+def test_many_levels_are_not_compared_in_pairs() -> None:
+    table = cohort(180).assign(region=[f"r{k % 30:02d}" for k in range(180)])
+    fit = fit_association(spec("brain_pad_years ~ region + diagnosis", contrasts="holm"), table)
+    assert set(fit.contrasts.factor) == {"diagnosis"}
+    assert any("region: more than 20 levels are not compared" in note for note in fit.notes)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"bootstrap": 1}, "need 40 resamples at least"),
+        ({"levels": ("a", "b", "a"), "outcome": "ordinal"}, "names one level twice"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(options: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        fit_association(spec("brain_pad_years ~ edss", **options), cohort())
+
+
+def test_an_undefined_logarithm_is_said() -> None:
+    fit = fit_association(spec("log(brain_pad_years) ~ age_years"), cohort())
+    assert any("rows are then chosen by the outcome itself" in sentence for sentence in fit.problems)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from tasks.records import AssociationSpec
+from tasks.science.statistics.analysis import analyse
 from tasks.science.statistics.association import fit_association
+
+from .made_up_clinic import cohort, spec
 
 MODEL = AssociationSpec("m", "brain_pad_years ~ edss + age_years")
 
@@ -85,3 +89,51 @@ def test_equal_times_carry_no_hazard_ratio() -> None:
     first = sessions().query("session_id == 'baseline'").assign(years=2.0, event=lambda rows: rows.index % 2)
     spec = AssociationSpec("m", "years ~ brain_pad_years + age_years", event="event")
     assert "all times to the event or to the end of watching are equal" in said(first, spec)
+
+
+@pytest.mark.parametrize("name", ["subject_id", "Participant_ID", "patient", "Subject"])
+def test_people_under_another_name_are_not_so_many_people(name: str) -> None:
+    table = cohort(30, sessions=4).rename(columns={"participant_id": name}).drop(columns="scan_id")
+    found = analyse([spec("brain_pad_years ~ age_years")], table).fits[0]
+    assert found.coefficients.empty
+    assert f"{name} repeats its names (30 in 120 rows)" in found.problems[0]
+    stratified = analyse([spec("brain_pad_years ~ age_years", stratify="site")], table).fits[0]
+    assert stratified.coefficients.empty
+    grouped = analyse([spec("brain_pad_years ~ age_years", sessions="all", groups=name)], table).fits[0]
+    assert grouped.kind == "mixed"
+
+
+def test_sessions_without_people_are_said() -> None:
+    table = cohort(30, sessions=4).drop(columns=["participant_id", "scan_id"])
+    found = analyse([spec("brain_pad_years ~ age_years")], table).fits[0]
+    assert any("each row counts as a person, though session_id tells of several" in s for s in found.problems)
+
+
+@pytest.mark.parametrize(
+    ("names", "is_said"),
+    [
+        (("ses-1", "ses-2"), False),
+        (("2021-01-15", "2022-06-03"), False),
+        (("20210115", "20220603"), False),
+        (("15.01.2021", "03.06.2022"), True),
+        (("m12", "y2"), True),
+        (("first", "second"), True),
+    ],
+)
+def test_which_session_is_the_first_is_said_where_names_do_not_tell(names: tuple[str, str], is_said: bool) -> None:
+    table = cohort(30, sessions=2).drop(columns=["years_since_baseline", "age_years"])
+    table["session_id"] = np.tile(names, 30)
+    found = analyse([spec("brain_pad_years ~ edss")], table).fits[0]
+    assert any("only in their names" in sentence for sentence in found.problems) == is_said
+
+
+def test_sessions_without_a_time_are_said() -> None:
+    table = cohort(30, sessions=2)
+    table.loc[table.index[:8:2], "years_since_baseline"] = np.nan
+    found = analyse([spec("brain_pad_years ~ edss")], table).fits[0]
+    assert any("4 sessions have no years_since_baseline" in sentence for sentence in found.problems)
+
+
+def test_cohorts_that_a_table_does_not_tell_are_said() -> None:
+    found = analyse([spec("brain_pad_years ~ edss")], cohort().drop(columns="cohort")).fits[0]
+    assert any("is not applied: the table has no column cohort" in sentence for sentence in found.problems)

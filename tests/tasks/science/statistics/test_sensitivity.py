@@ -194,3 +194,13 @@ def test_a_noisy_predictor_that_changes_within_people_is_not_put_back() -> None:
     assert any("brain_pad_years changes within participant_id" in note for note in changing.notes)
     fixed = fit(table, "edss ~ brain_pad_years_baseline + age_years", **options).coefficients.set_index("term")
     assert abs(fixed.calibrated_estimate["brain_pad_years_baseline"]) > abs(fixed.estimate["brain_pad_years_baseline"])
+
+
+def test_a_robust_estimate_does_not_hang_on_where_zero_is() -> None:
+    table = cohort()
+    own, far = (
+        fit(one, "brain_pad_years ~ x + age_years").coefficients.set_index("term").loc["x"]
+        for one in (table.assign(x=table.edss), table.assign(x=table.edss + 1e7))
+    )
+    assert far.robust_estimate == pytest.approx(own.robust_estimate, rel=1e-5)
+    assert far.robust_se == pytest.approx(own.robust_se, rel=1e-5)

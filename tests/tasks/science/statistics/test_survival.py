@@ -170,3 +170,12 @@ def test_whether_hazards_are_proportional_is_a_score_test_written_out() -> None:
 def test_each_person_waits_once() -> None:
     with pytest.raises(ValueError, match="one row per person; leave sessions out"):
         check_spec(replace(SPEC, sessions="all"))
+
+
+@pytest.mark.parametrize("spared", ["a", "b", "c"])
+def test_a_group_without_events_has_no_hazard_ratio(spared: str) -> None:
+    table = followed(90).assign(group=lambda rows: [("a", "b", "c")[k % 3] for k in range(len(rows))])
+    table.loc[table.group == spared, "converted"] = 0
+    fit = analyse([replace(SPEC, formula="years ~ group + age_years", effects=())], table).fits[0]
+    assert fit.coefficients.empty
+    assert "no event came in" in fit.problems[0] or "is not finite" in fit.problems[0]
