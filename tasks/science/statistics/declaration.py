@@ -51,6 +51,8 @@ def _check_settings(spec: AssociationSpec, formula: Formula) -> None:
         problems.append(f"random_slope {spec.random_slope!r} is no term of its formula")
     if spec.random_slope and spec.sessions == "baseline" and spec.groups == "participant_id":
         problems.append('random_slope needs repeated rows: sessions = "all"')
+    if not formula.terms and not formula.intercept:
+        problems.append(f"{spec.formula!r} has neither a predictor nor an intercept; write y ~ 1 for a mean")
     if spec.event and spec.outcome != "auto":
         problems.append("event makes the response a time; leave outcome out")
     if spec.event and spec.sessions == "all":

@@ -64,6 +64,7 @@ def fit_by_stratum(spec: AssociationSpec, table: pd.DataFrame, fit: Fit) -> Asso
         n_subjects=sum(part.n_subjects for name, part in parts.items() if name in used),
         n_dropped=_dropped(spec, parts, used) | ({f"missing {spec.stratify}": lost} if lost else {}),
         problems=(*others, *_of_own_scales(spec, formula), *said),
+        notes=("Bootstrap intervals are not made where strata are combined.",) if spec.bootstrap else (),
         groups=spec.stratify,
         n_missing={k: sum(part.n_missing.get(k, 0) for part in fits) for part in fits for k in part.n_missing},
     )

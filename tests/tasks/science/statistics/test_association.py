@@ -378,12 +378,13 @@ def test_many_levels_are_not_compared_in_pairs() -> None:
     ("options", "said"),
     [
         ({"bootstrap": 1}, "need 40 resamples at least"),
+        ({"formula": "brain_pad_years ~ 0"}, "neither a predictor nor an intercept"),
         ({"levels": ("a", "b", "a"), "outcome": "ordinal"}, "names one level twice"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(options: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        fit_association(spec("brain_pad_years ~ edss", **options), cohort())
+        fit_association(spec(**{"formula": "brain_pad_years ~ edss"} | options), cohort())
 
 
 def test_an_undefined_logarithm_is_said() -> None:
