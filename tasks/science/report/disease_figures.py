@@ -15,6 +15,7 @@ from .units import Unit, everything_in_unit
 FEWEST_POINTS_OF_A_VIOLIN = 8
 JITTER_SEED = 20210601
 CONTROL_NAMES = ("control", "controls", "hc", "cn", "healthy", "hv", "healthy control", "healthy controls", "nc")
+CONTENT = "sha256"
 SESSION_ORDER = ("cohort", "participant_id", "years_since_baseline", "session_id", "scan_id")
 
 
@@ -23,6 +24,7 @@ def first_sessions(predictions: pd.DataFrame, group_column: str) -> pd.DataFrame
 
     Args:
         predictions: All predictions; sessions go by `years_since_baseline` where there is such a column, else by name.
+            With `sha256`, a scan that stands in two cohorts counts once.
         group_column: The column of groups.
 
     Returns:
@@ -34,6 +36,9 @@ def first_sessions(predictions: pd.DataFrame, group_column: str) -> pd.DataFrame
     rows = rows[~missing_cells(rows[group_column])]
     order = [column for column in SESSION_ORDER if column in rows.columns]
     rows = rows.sort_values(order, kind="stable", na_position="first")
+    if CONTENT in rows:
+        # Controls of a clinic that are a cohort of their own, too, are no more people for it.
+        rows = rows[~rows.duplicated(CONTENT) | missing_cells(rows[CONTENT])]
     rows = rows.drop_duplicates(["cohort", "participant_id"])
     rows = rows.assign(**{group_column: rows[group_column].map(anything)})
     controls_first = rows[group_column].map(lambda name: (name.lower() not in CONTROL_NAMES, name))

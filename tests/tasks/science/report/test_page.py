@@ -19,6 +19,7 @@ import pytest
 from tasks.science.report import page_parts
 from tasks.science.report.cautions import find_cautions
 from tasks.science.report.contents import ReportContents, empty_table
+from tasks.science.report.disease_figures import first_sessions
 from tasks.science.report.page import render_report
 from tasks.science.report.verdict import answer_questions
 from tasks.science.statistics.analysis import Analysis, gathered
@@ -256,6 +257,16 @@ def test_a_grouping_column_without_values_says_so(study: ReportContents) -> None
     assert "No usable prediction has a value of “nowhere”" in words(
         render_report(replace(bare, group_column="nowhere"))
     )
+
+
+def test_a_scan_of_two_cohorts_is_one_person_among_its_group(study: ReportContents) -> None:
+    own = study.predictions.assign(sha256=[f"{number:064x}" for number in range(len(study.predictions))])
+    both = pd.concat([own, own.assign(cohort="the same people again")], ignore_index=True)
+    once, twice = (first_sessions(table, "diagnosis") for table in (own, both))
+    assert len(once) > 10
+    pd.testing.assert_series_equal(once["diagnosis"], twice["diagnosis"])
+    unknown = both.assign(sha256=None)
+    assert len(first_sessions(unknown, "diagnosis")) == 2 * len(once)
 
 
 def test_raw_figures_come_before_corrected_ones_and_these_come_with_their_warning(page: str) -> None:
