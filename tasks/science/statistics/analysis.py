@@ -70,6 +70,7 @@ def analyse(specs: Sequence[AssociationSpec], table: pd.DataFrame) -> Analysis:
         sentences += said
         try:
             refuse_people_without_names(spec, table)
+            tables.refuse_unreadable(spec)
             fit = fit_association(spec, shared.table, shared)
         except ValueError as error:
             # A table that lacks one model's column still answers the others.

@@ -55,6 +55,7 @@ class ModelTables:
         self._disputed = self._levels & self._numbers
         self._knows_people = "participant_id" in table or any(spec.sessions != "baseline" for spec in specs)
         self._read: dict[frozenset[str], tuple[SharedRows, dict[str, list[Remark]]]] = {}
+        self._refusals: dict[str, list[str]] = {}
 
     def of(self, spec: AssociationSpec) -> tuple[SharedRows, list[str]]:
         """Read the table for a model.
@@ -68,11 +69,23 @@ class ModelTables:
             table, said = readable(self.raw, self._columns, levels, self._amounts)
             self._read[own] = self._shared(table), said
         shared, said = self._read[own]
-        remarks = [remark for column in self._read_by[spec.name] for remark in said.get(column, ())]
+        remarks = [(column, remark) for column in self._read_by[spec.name] for remark in said.get(column, ())]
         rows = declared_rows(spec, shared.table) if remarks else np.zeros(0, dtype=bool)
-        sentences = [remark.sentence for remark in remarks if remark.rows is None or (remark.rows & rows).any()]
-        self.said.update(dict.fromkeys(sentences))
-        return shared, sentences
+        remarks = [(column, one) for column, one in remarks if one.rows is None or (one.rows & rows).any()]
+        self.said.update(dict.fromkeys(one.sentence for _, one in remarks))
+        fitted = columns_fitted(spec)
+        refusals = [one.sentence for column, one in remarks if one.refuses and column in fitted]
+        self._refusals[spec.name] = refusals
+        return shared, [one.sentence for _, one in remarks if one.sentence not in refusals]
+
+    def refuse_unreadable(self, spec: AssociationSpec) -> None:
+        """Refuse a model, once its table is read, that would fit a column as what it is not.
+
+        Raises:
+            ValueError: Names the column, shows cells and says what to write instead.
+        """
+        if self._refusals[spec.name]:
+            raise ValueError(" ".join(self._refusals[spec.name]))
 
     def _shared(self, table: pd.DataFrame) -> SharedRows:
         if self._knows_people:
@@ -81,10 +94,14 @@ class ModelTables:
 
 
 def columns_read(spec: AssociationSpec) -> list[str]:
-    """Columns that a model reads, those among them of which others are made, and those that check or choose them."""
+    """Columns that a model reads: those that it fits, and those that check or choose them."""
+    return list(dict.fromkeys([*columns_fitted(spec), *AGES, YEARS, *_filters(spec)]))
+
+
+def columns_fitted(spec: AssociationSpec) -> list[str]:
+    """Columns that a model names, and those of which they are made."""
     named = [*parse(spec.formula).columns, *([spec.event] if spec.event else [])]
-    stems = [name.removesuffix(ending) for name in named for ending in (BASELINE, PER_YEAR)]
-    return list(dict.fromkeys([*named, *stems, *AGES, YEARS, *_filters(spec)]))
+    return [*named, *(name.removesuffix(ending) for name in named for ending in (BASELINE, PER_YEAR))]
 
 
 def roles(spec: AssociationSpec) -> Roles:

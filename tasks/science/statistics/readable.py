@@ -19,7 +19,7 @@ from .formula import BASELINE
 from .input_traps import AGES, DURATIONS, SCALES
 from .missing_codes import codes_among_levels, codes_of_missing, wild_values
 from .survival import YEARS
-from .written_numbers import numbers_of, sentences_of_words
+from .written_numbers import HANDFUL, Numbers, disguised_numbers, numbers_of, sentences_of_words
 
 SEX_COLUMNS = ("sex", "gender")
 # Nobody measures these in words.
@@ -28,16 +28,17 @@ AMOUNTS = frozenset({*SCALES, *AGES, *DURATIONS, YEARS, "brain_pad_years"})
 PEOPLE = ("participant_id", "session_id", "scan_id")
 # Any other column is one of numbers if so many of its values are, and more than a handful of them differ: a group may
 # be coded 1, 2 and unknown.
-SHARE_OF_NUMBERS, HANDFUL = 0.5, 5
+SHARE_OF_NUMBERS = 0.5
 # Nobody's follow-up is so long, unless the ages say so too; and no brain is off by so much in so many.
 LONGEST_FOLLOW_UP_YEARS, WIDEST_PAD_SD_YEARS = 30.0, 40.0
 
 
 class Remark(NamedTuple):
-    """A sentence about a column, and the rows that it is about; None: all of them."""
+    """A sentence about a column, the rows that it is about (None: all of them), and whether it is not to be fitted."""
 
     sentence: str
     rows: NDArray[np.bool_] | None = None
+    refuses: bool = False
 
 
 def readable(
@@ -67,7 +68,7 @@ def readable(
         remarks: list[Remark] = []
         column = _read(name, table[name], name in categories, name in amounts, remarks)
         if remarks:
-            said[name] = [Remark(f"{name}: {remark.sentence}", remark.rows) for remark in remarks]
+            said[name] = [remark._replace(sentence=f"{name}: {remark.sentence}") for remark in remarks]
         if column is not table[name]:
             clean[name] = column
     read = table.assign(**clean)
@@ -139,6 +140,10 @@ def _typed(name: str, column: pd.Series, is_category: bool, is_amount: bool, rem
         remarks += [Remark(*said) for said in sentences_of_words(texts, numbers.words)]
         return pd.Series(numbers.values, index=column.index)
     levels = _levels(column, texts, remarks)
+    hidden = _hidden_numbers(name, texts, numbers, must) if must or may else None
+    if hidden:
+        remarks.append(hidden)
+        return levels
     words = sorted({quoted(str(level)) for level in levels[numbers.words] if level is not None})
     if may and n_numbers and words and levels[~numbers.words].notna().any():
         remarks.append(
@@ -149,6 +154,22 @@ def _typed(name: str, column: pd.Series, is_category: bool, is_amount: bool, rem
             )
         )
     return levels
+
+
+def _hidden_numbers(name: str, texts: Sequence[str | None], numbers: Numbers, must: bool) -> Remark | None:
+    """Refuse to take for levels what are, or should be, numbers: a model of ages in words tells nothing of age."""
+    found = disguised_numbers(texts, numbers.words)
+    if found and (must or found.certain):
+        return Remark(f"{found.sentence} C({name}) takes the cells for levels.", found.rows, True)
+    if found:
+        return Remark(f"{found.sentence} Until then they are levels of a category.", found.rows)
+    if not must:
+        return None
+    shown = examples([quoted(text) for text in dict.fromkeys(text for text in texts if text is not None)])
+    sentence = (
+        f"no cell is a number ({shown}), and expected are numbers. Write numbers; C({name}) takes them for levels."
+    )
+    return Remark(sentence, numbers.words, True)
 
 
 def _levels(column: pd.Series, texts: Sequence[str | None], remarks: list[Remark]) -> pd.Series:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,9 +17,22 @@ COMMAS_GROUP = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+\.[0-9]+|(?:,[0
 POINTS_GROUP = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:(?:\.[0-9]{3})+,[0-9]+|(?:\.[0-9]{3}){2,})")
 THOUSANDS_POINT = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
 LIMIT = re.compile(r"[<>≤≥]=?\s*[+-]?[0-9.,]+")
-WITH_UNIT = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]+)?\s*[^\W\d_]+\.?")
+WITH_UNIT = re.compile(r"[+−-]?[0-9]+(?:[.,][0-9]+)?\s*([^\W\d_]+(?:/[^\W\d_]+)?)\.?")
+PERCENT = re.compile(r"[+−-]?[0-9]+(?:[.,][0-9]+)?\s*[%‰]")
+GROUPED = re.compile(r"[+−-]?[1-9][0-9]{0,2}(?:[ '’][0-9]{3})+(?:[.,][0-9]+)?")
+# So many cells that are numbers, however written, are no category; nor are so many with one unit, unless only a handful
+# of them differ: a field strength is 1.5T or 3T.
+NEARLY_ALL, SHARE_OF_ONE_UNIT, HANDFUL = 0.9, 0.5, 5
 # What Python and databases write for a missing number needs no sentence.
 NO_VALUE = frozenset({"none", "null"})
+
+
+class Disguise(NamedTuple):
+    """Numbers that their writing hides: the sentence about them, where they are, and whether they can be no levels."""
+
+    sentence: str
+    rows: NDArray[np.bool_]
+    certain: bool
 
 
 class Numbers(NamedTuple):
@@ -83,16 +97,57 @@ def sentences_of_words(texts: Sequence[str | None], words: NDArray[np.bool_]) ->
         shown = examples([quoted(word) for word in dict.fromkeys(str(texts[place]) for place in places)])
         rows = np.zeros(len(texts), dtype=bool)
         rows[places] = True
-        said.append((f"{len(places)} row{_holds(len(places))} {KINDS[kind].format(shown=shown)}", rows))
+        after = CONSEQUENCES.get(kind) or f". {REMEDIES[kind]}"
+        said.append((f"{len(places)} row{_holds(len(places))} {KINDS[kind]} ({shown}): taken as missing{after}", rows))
     return said
 
 
+def disguised_numbers(texts: Sequence[str | None], words: NDArray[np.bool_]) -> Disguise | None:
+    """Notice a column that would pass for a category since nearly all its numbers have a unit, a percent sign or gaps.
+
+    Args:
+        texts: The column's cells.
+        words: Where they are no numbers as they stand.
+
+    Returns:
+        What hides the numbers; None where words are words.
+    """
+    kinds = {place: _kind(str(texts[place])) for place in np.flatnonzero(words).tolist()}
+    hidden = [place for place, kind in kinds.items() if kind in REMEDIES]
+    n_present = sum(text is not None for text in texts)
+    if not hidden or n_present - len(kinds) + len(hidden) < NEARLY_ALL * n_present:
+        return None
+    cells = [str(texts[place]) for place in hidden]
+    units = Counter(match[1].casefold() for cell in cells if (match := WITH_UNIT.fullmatch(cell)))
+    by_unit = units.total() == len(cells)
+    if by_unit and units.most_common(1)[0][1] < SHARE_OF_ONE_UNIT * len(cells):
+        return None
+    kind = kinds[hidden[0]]
+    rows = np.zeros(len(texts), dtype=bool)
+    rows[hidden] = True
+    shown = examples([quoted(cell) for cell in dict.fromkeys(cells)])
+    sentence = f"{len(cells)} row{_holds(len(cells))} {KINDS[kind]} ({shown}). {REMEDIES[kind]}"
+    return Disguise(sentence, rows, not by_unit or len(set(cells)) > HANDFUL)
+
+
 KINDS = {
-    "word": "words among numbers ({shown}): taken as missing.",
-    "limit": "a limit instead of a number ({shown}): taken as missing, and what lies beyond a limit is not missing by "
-    "chance. Write a number (for a time to an event: the time, with 0 as its event).",
-    "unit": "a number with a unit ({shown}): taken as missing. Write the number alone.",
-    "thousands": "a comma that could be decimal or group thousands ({shown}): taken as missing. Write points.",
+    "word": "words among numbers",
+    "limit": "a limit instead of a number",
+    "unit": "a number with a unit",
+    "percent": "a number with a percent sign",
+    "grouped": "a number with gaps between thousands",
+    "thousands": "a comma that could be decimal or group thousands",
+}
+CONSEQUENCES = {
+    "word": ".",
+    "limit": ", and what lies beyond a limit is not missing by chance. Write a number (for a time to an event: the "
+    "time, with 0 as its event).",
+}
+REMEDIES = {
+    "unit": "Write the number alone.",
+    "percent": "Write the number alone.",
+    "grouped": "Write its digits without gaps.",
+    "thousands": "Write points before decimals, and thousands without commas.",
 }
 
 
@@ -105,6 +160,10 @@ def _kind(text: str) -> str:
         return "limit"
     if WITH_UNIT.fullmatch(text):
         return "unit"
+    if PERCENT.fullmatch(text):
+        return "percent"
+    if GROUPED.fullmatch(text):
+        return "grouped"
     return "thousands" if THOUSANDS_COMMA.fullmatch(text) else "word"
 
 

@@ -391,3 +391,57 @@ def test_times_in_months_beside_one_age() -> None:
 def test_brain_pad_in_months() -> None:
     table = clinic().assign(brain_pad_years=lambda t: 12 * t.brain_pad_years)
     assert said(fit(table), "brain_pad_years: its standard deviation is about", "months")
+
+
+@pytest.mark.parametrize(
+    ("cell", "what", "remedy"),
+    [
+        ("{:.1f} pts", "a number with a unit", "Write the number alone"),
+        ("{:03.0f}Y", "a number with a unit", "Write the number alone"),
+        ("{:.1f}%", "a number with a percent sign", "Write the number alone"),
+        ("2,{:03.0f}", "a comma that could be decimal or group thousands", "Write points before decimals"),
+        ("2 {:03.0f}", "a number with gaps between thousands", "Write its digits without gaps"),
+        ("2'{:03.0f}", "a number with gaps between thousands", "Write its digits without gaps"),
+    ],
+)
+def test_numbers_that_their_writing_hides_are_no_category(cell: str, what: str, remedy: str) -> None:
+    cells = [cell.format(value) for value in np.arange(60) % 12 + 20]
+    table = clinic(marker=cells)
+    found = fit(table, "brain_pad_years ~ marker + age_years")
+    assert said(found, "Not fitted: marker: 60 rows hold", what, repr(cells[0]), remedy, "C(marker)")
+    assert (len(found.coefficients), len(found.problems)) == (0, 1)
+    levels = fit(table, "brain_pad_years ~ C(marker) + age_years", details=False)
+    assert f"marker[{cells[1]}]" in set(levels.coefficients.term)
+    assert not said(levels, "marker: 60 rows")
+
+
+def test_numbers_beside_grouped_thousands_are_no_category() -> None:
+    cells = [f"{value:,}" for value in 900 + 7 * np.arange(60)]
+    found = fit(clinic(marker=cells), "brain_pad_years ~ marker + age_years")
+    assert said(found, "Not fitted: marker: 45 rows hold a comma that could be decimal or group thousands ('1,005'")
+
+
+def test_a_handful_of_values_with_a_unit_is_a_category_that_is_pointed_at() -> None:
+    table = clinic(field=np.array(["1.5T", "3T"])[np.arange(60) % 2])
+    found = fit(table, "brain_pad_years ~ field + age_years")
+    assert "field[3T]" in set(found.coefficients.term)
+    assert said(found, "field: 60 rows hold a number with a unit ('1.5T', '3T')", "levels of a category")
+
+
+@pytest.mark.parametrize("cells", [["20-29", "30-39", "40-49"], ["033Y", "041Y", "052Y"], ["1961-01-01", "1973-04-01"]])
+def test_an_age_without_any_number_is_no_category(cells: list[str]) -> None:
+    table = clinic(age_years=np.array(cells)[np.arange(60) % len(cells)])
+    found = fit(table, "brain_pad_years ~ edss + age_years")
+    assert found.coefficients.empty
+    assert said(found, "Not fitted: age_years:", repr(cells[0]), "C(age_years)")
+    assert len(fit(table, "brain_pad_years ~ edss + C(age_years)").coefficients) == 1 + len(cells)
+    without = fit(table, "brain_pad_years ~ edss + sex")
+    assert list(without.coefficients.term) == ["Intercept", "edss", "sex[M]"]
+
+
+def test_a_model_of_a_hidden_number_leaves_the_others_alone() -> None:
+    table = clinic(marker=[f"{value:.0f} y" for value in np.arange(60)])
+    models = [spec("brain_pad_years ~ marker"), spec("brain_pad_years ~ edss", where={"diagnosis": ("MS",)})]
+    found = analyse([replace(model, name=name) for model, name in zip(models, "ab", strict=True)], table)
+    assert (found.fits[0].kind, found.fits[1].kind) == ("", "linear")
+    assert any(sentence.startswith("marker: 60 rows hold a number with a unit") for sentence in found.problems)
