@@ -12,7 +12,7 @@ from .association import fit_association
 from .association_fit import COLUMNS, AssociationFit, unfitted
 from .declaration import expanded
 from .formula import parse
-from .model_tables import ModelTables, declared_rows
+from .model_tables import ModelTables, as_typed, declared_rows
 from .multiplicity import add_fdr
 from .outcome import two_categories
 from .selection import refuse_people_without_names
@@ -61,7 +61,7 @@ def analyse(specs: Sequence[AssociationSpec], table: pd.DataFrame) -> Analysis:
         ValueError: A formula is malformed, or two models have one name. A model that reads a column which the table
             lacks is a row with its reason.
     """
-    models = expanded(specs)
+    models = [as_typed(spec, table) for spec in expanded(specs)]
     tables = ModelTables(models, table)
     fits = []
     for spec in models:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -113,6 +113,31 @@ def parse(text: str) -> Formula:
         )
     _refuse_missing_margins(formula)
     return formula
+
+
+def as_categories(text: str, references: Mapping[str, str | None]) -> str:
+    """Write columns on the right of a formula as categories, with a reference level where one is given.
+
+    >>> as_categories("y ~ x*z + log(x) + C(g)", {"x": None, "g": "low"})
+    'y ~ C(x)*z + log(x) + C(g, ref="low")'
+    """
+    tokens = _tokens(text)
+    right = next((place for place, token in enumerate(tokens) if token.value == "~"), len(tokens))
+    written, done = [], 0
+    for place in range(right + 1, len(tokens) - 1):
+        token, within, after = tokens[place], tokens[place - 1].value == "(", tokens[place + 1].value
+        if token.kind not in ("name", "`name") or token.value not in references or after == "(":
+            continue
+        function = tokens[place - 2].value if within else ""
+        if function not in ("", "C") or (function and after != ")"):
+            continue
+        quoted = token.kind == "`name"
+        start, end = token.position - quoted, token.position + len(token.value) + quoted
+        level = references[token.value]
+        named = text[start:end] if level is None else f'{text[start:end]}, ref="{level}"'
+        written += [text[done:start], named if function else f"C({named})"]
+        done = end
+    return "".join([*written, text[done:]])
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,9 +12,9 @@ from numpy.typing import NDArray
 
 from ...records import AssociationSpec
 from .design import as_levels
-from .formula import BASELINE, PER_YEAR, parse
+from .formula import BASELINE, PER_YEAR, as_categories, parse
 from .input_traps import AGES
-from .readable import Remark, readable
+from .readable import PEOPLE, SEX_COLUMNS, Remark, readable
 from .selection import SharedRows
 from .survival import YEARS
 
@@ -91,6 +92,33 @@ class ModelTables:
         if self._knows_people:
             return SharedRows(table)
         return SharedRows(table.assign(participant_id=[f"row {k + 1}" for k in range(len(table))]), False)
+
+
+def as_typed(spec: AssociationSpec, table: pd.DataFrame) -> AssociationSpec:
+    """Declare of a model what the table's types say: a categorical column is a category, and its order is its levels'.
+
+    The first level that the model's rows have is the reference, where the formula names none.
+    """
+    formula = parse(spec.formula)
+    orders: dict[str, tuple[str, ...]] = {}
+    for name in formula.columns:
+        column = table.get(name, table.get(name.removesuffix(BASELINE)))
+        if not isinstance(column, pd.Series) or not isinstance(column.dtype, pd.CategoricalDtype):
+            continue
+        if name.casefold() not in (*SEX_COLUMNS, *PEOPLE):
+            orders[name] = _levels_in_order(spec, table, column)
+    levels = orders.pop(formula.response.column, ())
+    first = {name: order[0] if order and not set(order[0]) & set('"\\') else None for name, order in orders.items()}
+    spec = replace(spec, formula=as_categories(spec.formula, first)) if first else spec
+    declares = spec.levels or spec.event or formula.response.function or spec.outcome == "numeric"
+    return spec if declares or not levels else replace(spec, levels=levels)
+
+
+def _levels_in_order(spec: AssociationSpec, table: pd.DataFrame, column: pd.Series) -> tuple[str, ...]:
+    if not column.cat.ordered:
+        return ()
+    present = set(column[declared_rows(spec, table)].dropna())
+    return tuple(as_levels(pd.Series([level for level in column.cat.categories if level in present])))
 
 
 def columns_read(spec: AssociationSpec) -> list[str]:

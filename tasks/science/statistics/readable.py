@@ -106,10 +106,12 @@ def _wide_brain_pad(table: pd.DataFrame) -> str:
 def _read(name: str, column: pd.Series, is_category: bool, is_amount: bool, remarks: list[Remark]) -> pd.Series:
     if name.casefold() in SEX_COLUMNS:
         return _sexes(column, remarks)
-    if isinstance(column.dtype, pd.CategoricalDtype) and not pd.api.types.is_numeric_dtype(column.cat.categories):
-        column = column.astype(object)
-        is_category = True
-    if isinstance(column.dtype, pd.CategoricalDtype) or pd.api.types.is_bool_dtype(column):
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        is_category = _say_type(column, is_category, remarks)
+        categories = column.cat.categories
+        is_number = pd.api.types.is_numeric_dtype(categories) and not pd.api.types.is_bool_dtype(categories)
+        column = pd.to_numeric(column.astype(object)) if is_number else column.astype(object)
+    if pd.api.types.is_bool_dtype(column):
         return column
     if not pd.api.types.is_numeric_dtype(column):
         column = _typed(name, column, is_category, is_amount, remarks)
@@ -118,6 +120,21 @@ def _read(name: str, column: pd.Series, is_category: bool, is_amount: bool, rema
     if name.casefold() in NOMINAL_COLUMNS or name in PEOPLE:
         return column
     return _within_reach(name, _finite(column, remarks), is_category, remarks)
+
+
+def _say_type(column: pd.Series, is_category: bool, remarks: list[Remark]) -> bool:
+    """Say what a categorical type of the table is taken for, and whether its values are levels."""
+    categories = column.cat.categories
+    is_number = pd.api.types.is_numeric_dtype(categories)
+    if is_number and not is_category:
+        remarks.append(Remark("its type in the table is a category of numbers; here they are read as numbers."))
+    elif column.cat.ordered:
+        shown = examples([quoted(str(level)) for level in categories])
+        taken = "the first in use is the reference, or of an outcome the lowest, unless the model declares otherwise"
+        remarks.append(Remark(f"its type in the table orders {shown}; {taken}."))
+    elif is_number:
+        remarks.append(Remark("its type in the table is a category, so its numbers are levels."))
+    return is_category or not is_number
 
 
 def _typed(name: str, column: pd.Series, is_category: bool, is_amount: bool, remarks: list[Remark]) -> pd.Series:

@@ -445,3 +445,46 @@ def test_a_model_of_a_hidden_number_leaves_the_others_alone() -> None:
     found = analyse([replace(model, name=name) for model, name in zip(models, "ab", strict=True)], table)
     assert (found.fits[0].kind, found.fits[1].kind) == ("", "linear")
     assert any(sentence.startswith("marker: 60 rows hold a number with a unit") for sentence in found.problems)
+
+
+def test_a_categorical_type_is_a_category_though_its_levels_are_numbers() -> None:
+    codes = np.array([1, 2, 10])[np.arange(60) % 3]
+    table = clinic(grade=pd.Categorical(codes))
+    found = fit(table, "brain_pad_years ~ grade + age_years")
+    assert list(found.coefficients.term) == ["Intercept", "grade[2]", "grade[10]", "age_years"]
+    assert said(found, "grade: its type in the table is a category")
+    assert found.formula == "brain_pad_years ~ C(grade) + age_years"
+    as_floats = clinic(grade=pd.Categorical(np.where(codes == 10, np.nan, codes)))
+    assert "grade[2]" in set(fit(as_floats, "brain_pad_years ~ grade").coefficients.term)
+
+
+@pytest.mark.parametrize("formula", ["brain_pad_years ~ grade * edss", "brain_pad_years ~ C(grade) * edss"])
+def test_an_ordered_type_gives_the_reference(formula: str) -> None:
+    grades = pd.Categorical(np.array(["none", "mild", "bad"])[np.arange(60) % 3], ["dead", "none", "mild", "bad"], True)
+    found = fit(clinic(grade=grades), formula)
+    assert list(found.coefficients.term[1:3]) == ["grade[bad]", "grade[mild]"]
+    assert said(found, "grade: its type in the table orders 'dead', 'none'")
+    declared = fit(clinic(grade=grades), 'brain_pad_years ~ C(grade, ref="bad")')
+    assert list(declared.coefficients.term) == ["Intercept", "grade[mild]", "grade[none]"]
+
+
+def test_an_ordered_type_gives_the_levels_of_an_outcome() -> None:
+    rng = np.random.default_rng(7)
+    order = ["none", "mild", "bad"]
+    table = clinic(grade=pd.Categorical(rng.choice(order, 60), order, ordered=True))
+    formula = "grade ~ brain_pad_years + age_years"
+    found, declared = (
+        fit(table, formula, outcome="ordinal"),
+        fit(table, formula, outcome="ordinal", levels=tuple(order)),
+    )
+    assert found.kind == "ordinal"
+    pd.testing.assert_frame_equal(found.coefficients, declared.coefficients)
+    two = clinic(grade=pd.Categorical(rng.choice(["well", "ill"], 60), ["well", "ill"], ordered=True))
+    assert fit(two, formula).method.endswith("log odds of grade = ill")
+
+
+def test_an_outcome_of_a_categorical_type_of_numbers_is_said() -> None:
+    table = clinic(score=pd.Categorical(np.arange(60) % 9))
+    found = fit(table, "score ~ brain_pad_years + age_years")
+    assert found.kind == "linear"
+    assert said(found, "score: its type in the table is a category of numbers", "read as numbers")
