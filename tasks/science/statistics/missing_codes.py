@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,25 @@ from numpy.typing import NDArray
 POSITIVE_CODES = tuple(float(digit * n) for digit in "789" for n in range(2, 6))
 NEGATIVE_CODES = (-9.0, *(-code for code in POSITIVE_CODES))
 CODES = np.array([*POSITIVE_CODES, *NEGATIVE_CODES])
+# A spreadsheet's errors, and what people type into a cell that has nothing.
+ERRORS = frozenset({"#ref!", "#value!", "#name?", "#num!", "#div/0!", "#n/a", "#null!"})
+DASHES = frozenset({"-", "–", "—", "--"})
+# Levels that may be missing values: an unknown genotype is one, an unknown treatment may be another.
+DOUBTFUL_LEVELS = frozenset(
+    {
+        "unknown",
+        "missing",
+        "n.a.",
+        "n. a.",
+        "n/k",
+        "nk",
+        "not known",
+        "not available",
+        "unbekannt",
+        "nicht bekannt",
+        "?",
+    }
+)
 # In units of the spread of the other values. A negative code where nothing else is negative needs less to be one.
 FAR, FAR_BELOW_ZERO, WILD = 10.0, 5.0, 20.0
 # Of its distance from the middle, how much must be empty: the tail of a skewed marker reaches 99 step by step.
@@ -82,6 +101,18 @@ def codes_among_levels(levels: Iterable[str]) -> list[str]:
     negative = [level for level, number in numbers.items() if number in NEGATIVE_CODES]
     positive = [level for level, number in numbers.items() if number in (9.0, *POSITIVE_CODES)]
     return negative + (positive if len(negative) + len(positive) == len(numbers) else [])
+
+
+def marks_of_nothing(texts: Sequence[str | None]) -> NDArray[np.bool_]:
+    """Find cells that say that there is no value; beside a plus, a dash is a minus.
+
+    >>> marks_of_nothing(["MS", "#REF!", "-"]).tolist(), marks_of_nothing(["+", "-"]).tolist()
+    ([False, True, True], [False, False])
+    """
+    folded = [None if text is None else text.casefold() for text in texts]
+    signs = {text for text in folded if text and not text.strip("+")}
+    marks = ERRORS if signs else ERRORS | DASHES
+    return np.array([text in marks for text in folded], dtype=bool)
 
 
 def _number(text: str) -> float | None:

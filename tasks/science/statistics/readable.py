@@ -17,7 +17,7 @@ from ..cohort.tsv import is_missing as says_missing
 from .design import NOMINAL_COLUMNS, as_levels, is_missing
 from .formula import BASELINE
 from .input_traps import AGES, DURATIONS, SCALES
-from .missing_codes import codes_among_levels, codes_of_missing, wild_values
+from .missing_codes import DOUBTFUL_LEVELS, codes_among_levels, codes_of_missing, marks_of_nothing, wild_values
 from .survival import YEARS
 from .written_numbers import HANDFUL, Numbers, disguised_numbers, numbers_of, sentences_of_words
 
@@ -140,8 +140,11 @@ def _say_type(column: pd.Series, is_category: bool, remarks: list[Remark]) -> bo
 def _typed(name: str, column: pd.Series, is_category: bool, is_amount: bool, remarks: list[Remark]) -> pd.Series:
     absent = is_missing(column)
     texts = [None if gone else " ".join(str(v).split()) for v, gone in zip(column, absent, strict=True)]
-    texts = [None if text is None or says_missing(text) else text for text in texts]
+    cells = [None if text is None or says_missing(text) else text for text in texts]
+    nothing = marks_of_nothing(cells)
+    texts = [None if gone else text for text, gone in zip(cells, nothing, strict=True)]
     if name in PEOPLE:
+        remarks += _nothings(cells, nothing)
         return pd.Series(texts, index=column.index, dtype=object)
     folded = name.casefold()
     must = is_amount or (not is_category and not AMOUNTS.isdisjoint({folded, folded.removesuffix(BASELINE)}))
@@ -149,13 +152,15 @@ def _typed(name: str, column: pd.Series, is_category: bool, is_amount: bool, rem
     n_words, n_present = int(numbers.words.sum()), sum(text is not None for text in texts)
     n_numbers = n_present - n_words
     if not must and any(text and ZERO_PADDED.fullmatch(text) and text.isdigit() for text in texts):
+        remarks += _nothings(cells, nothing)
         return _levels(column, texts, remarks)
     mostly = n_numbers >= SHARE_OF_NUMBERS * n_present and len(np.unique(numbers.values)) - 1 > HANDFUL
     may = not is_category and folded not in NOMINAL_COLUMNS
     if not n_words or (n_numbers and (must or (may and mostly))):
         remarks += [Remark(numbers.remark)] if numbers.remark else []
-        remarks += [Remark(*said) for said in sentences_of_words(texts, numbers.words)]
+        remarks += [Remark(*said) for said in sentences_of_words(cells, numbers.words | nothing)]
         return pd.Series(numbers.values, index=column.index)
+    remarks += _nothings(cells, nothing)
     levels = _levels(column, texts, remarks)
     hidden = _hidden_numbers(name, texts, numbers, must) if must or may else None
     if hidden:
@@ -189,6 +194,14 @@ def _hidden_numbers(name: str, texts: Sequence[str | None], numbers: Numbers, mu
     return Remark(sentence, numbers.words, True)
 
 
+def _nothings(cells: Sequence[str | None], nothing: NDArray[np.bool_]) -> list[Remark]:
+    if not nothing.any():
+        return []
+    marks = [str(cell) for cell, is_mark in zip(cells, nothing, strict=True) if is_mark]
+    shown = examples([quoted(mark) for mark in dict.fromkeys(marks)])
+    return [Remark(f"{_counted(len(marks))} without a value ({shown}): taken as missing.", nothing)]
+
+
 def _levels(column: pd.Series, texts: Sequence[str | None], remarks: list[Remark]) -> pd.Series:
     """Read one level from each of its spellings; codes of a missing value beside words are missing."""
     counts = Counter(text for text in texts if text is not None)
@@ -209,6 +222,12 @@ def _levels(column: pd.Series, texts: Sequence[str | None], remarks: list[Remark
         others = examples([f"{quoted(way)} ({_counted(counts[way])})" for way in ways[1:]])
         remarks.append(Remark(f"{others} is read as {quoted(ways[0])}, from which only capitals differ."))
     _say_blanks(column, texts, remarks)
+    doubtful = np.array([text is not None and text.casefold() in DOUBTFUL_LEVELS for text in texts])
+    if doubtful.any():
+        words = dict.fromkeys(text for text, is_doubtful in zip(texts, doubtful, strict=True) if text and is_doubtful)
+        shown = examples([quoted(word) for word in words])
+        what = "read as a level; is it a missing value? Empty these cells if so"
+        remarks.append(Remark(f"{_counted(int(doubtful.sum()))} of {shown}, {what}.", doubtful))
     none = np.array([text is not None and text.casefold() == "none" for text in texts])
     if none.any() and len(spelt) - len(codes) == 1:
         codes += list(counts)

@@ -488,3 +488,36 @@ def test_an_outcome_of_a_categorical_type_of_numbers_is_said() -> None:
     found = fit(table, "score ~ brain_pad_years + age_years")
     assert found.kind == "linear"
     assert said(found, "score: its type in the table is a category of numbers", "read as numbers")
+
+
+@pytest.mark.parametrize("mark", ["#REF!", "#VALUE!", "#NAME?", "#NUM!", "#DIV/0!", "#N/A", "-", "–", "--"])
+def test_marks_of_nothing_are_no_level(mark: str) -> None:
+    table = clinic()
+    expected = fit(table.drop(index=range(4)), "brain_pad_years ~ diagnosis + age_years")
+    table.loc[:3, "diagnosis"] = mark
+    found = fit(table, "brain_pad_years ~ diagnosis + age_years")
+    assert said(found, f"diagnosis: 4 rows without a value ({mark!r}): taken as missing")
+    assert found.n_dropped == {"missing diagnosis": 4}
+    pd.testing.assert_frame_equal(found.coefficients, expected.coefficients)
+
+
+def test_marks_of_nothing_among_numbers_and_people() -> None:
+    table = clinic().astype({"edss": object})
+    table.loc[:3, "edss"], table.loc[5, "participant_id"] = "#NUM!", "#REF!"
+    found = fit(table, "brain_pad_years ~ edss + age_years")
+    assert found.n_dropped == {"missing participant_id": 1, "missing edss": 4}
+    assert said(found, "edss: 4 rows hold words among numbers ('#NUM!')")
+
+
+def test_a_dash_beside_a_plus_is_a_minus() -> None:
+    table = clinic(bands=np.array(["+", "-"])[np.arange(60) % 2])
+    assert "bands[-]" in set(fit(table, "brain_pad_years ~ bands + age_years").coefficients.term)
+
+
+@pytest.mark.parametrize("word", ["unknown", "Missing", "n.a.", "not known"])
+def test_a_level_that_may_be_a_missing_value_is_kept_and_said(word: str) -> None:
+    table = clinic()
+    table.loc[:5, "diagnosis"] = word
+    found = fit(table, "brain_pad_years ~ diagnosis + age_years")
+    assert said(found, f"diagnosis: 6 rows of {word!r}", "is it a missing value?")
+    assert f"diagnosis[{word}]" in set(found.coefficients.term)
