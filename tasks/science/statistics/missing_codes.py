@@ -29,6 +29,7 @@ DOUBTFUL_LEVELS = frozenset(
         "?",
     }
 )
+NO_YES_NINE = ([0.0, 1.0, 9.0], [1.0, 2.0, 9.0])
 # In units of the spread of the other values. A negative code where nothing else is negative needs less to be one.
 FAR, FAR_BELOW_ZERO, WILD = 10.0, 5.0, 20.0
 # Of its distance from the middle, how much must be empty: the tail of a skewed marker reaches 99 step by step.
@@ -38,27 +39,47 @@ FEWEST_OTHERS = 5
 MAD_TO_SD = 1.4826
 
 
-def codes_of_missing(values: NDArray[np.float64]) -> list[float]:
+def codes_of_missing(values: NDArray[np.float64], limits: tuple[float, float] | None = None) -> list[float]:
     """Find the repeated-digit codes that lie far outside everything else in a column.
 
     Args:
         values: A column, NaN where missing.
+        limits: Lowest and highest value of its scale, if it is a known one.
 
     Returns:
-        The codes, none of them within the distribution of the other values.
+        The codes, none of them on the scale or within the distribution of the other values.
     """
+    if limits:
+        codes = np.unique(values[np.isin(values, [9.0, *CODES])])
+        return [float(code) for code in codes if not limits[0] <= code <= limits[1]]
     suspects = np.unique(values[np.isin(values, CODES)])
     others = values[np.isfinite(values) & ~np.isin(values, CODES)]
-    if not len(suspects) or len(others) < FEWEST_OTHERS:
+    if len(others) < FEWEST_OTHERS:
         return []
     middle, spread = middle_and_spread(others)
     low, high = float(others.min()), float(others.max())
-    return [float(code) for code in suspects if _is_far(float(code), middle, spread, low, high)]
+    nine = [9.0] if high == 9 and np.unique(others).tolist() in NO_YES_NINE else []
+    return [float(code) for code in suspects if _is_far(float(code), middle, spread, low, high)] + nine
+
+
+def may_be_nine(values: NDArray[np.float64]) -> bool:
+    """Whether 9 stands apart from whole numbers, more than twice the highest: a code, or a count that is rare.
+
+    >>> may_be_nine(np.array([0.0, 1, 2, 3, 9])), may_be_nine(np.array([0.0, 3, 6, 9]))
+    (True, False)
+    """
+    others = values[np.isfinite(values) & (values != 9)]
+    if not (values == 9).any() or not len(others) or (others % 1).any() or others.min() < 0:
+        return False
+    return bool(2 * others.max() < 9)
 
 
 def _is_far(code: float, middle: float, spread: float, low: float, high: float) -> bool:
     distance = abs(code - middle)
     gap = low - code if code < middle else code - high
+    # A scale of 0 to 6 is as wide as it can be; -9 lies further below it than it reaches.
+    if code < 0 <= low and gap > high - low > 0:
+        return True
     needed = FAR_BELOW_ZERO if code < 0 <= low else FAR
     return distance > needed * spread and gap > EMPTY_SHARE * distance
 

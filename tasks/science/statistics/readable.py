@@ -17,7 +17,14 @@ from ..cohort.tsv import is_missing as says_missing
 from .design import NOMINAL_COLUMNS, as_levels, is_missing
 from .formula import BASELINE
 from .input_traps import AGES, DURATIONS, SCALES
-from .missing_codes import DOUBTFUL_LEVELS, codes_among_levels, codes_of_missing, marks_of_nothing, wild_values
+from .missing_codes import (
+    DOUBTFUL_LEVELS,
+    codes_among_levels,
+    codes_of_missing,
+    marks_of_nothing,
+    may_be_nine,
+    wild_values,
+)
 from .survival import YEARS
 from .written_numbers import HANDFUL, Numbers, disguised_numbers, numbers_of, sentences_of_words
 
@@ -253,20 +260,29 @@ def _say_blanks(column: pd.Series, texts: Sequence[str | None], remarks: list[Re
 def _within_reach(name: str, column: pd.Series, is_category: bool, remarks: list[Remark]) -> pd.Series:
     """Take codes of missing values out, and point at values so far out that they may be slips."""
     values = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    for code in codes_of_missing(values):
+    stem = name.casefold().removesuffix(BASELINE)
+    limits = SCALES[stem][:2] if stem in SCALES else None
+    where = "outside its scale" if limits else "far from all others"
+    for code in codes_of_missing(values, limits):
         rows = values == code
         remarks.append(
             Remark(
-                f"{_rows(rows)} {code:g}, a usual code of a missing value and far from all others: not used, taken as "
-                "missing. Correct or empty them.",
+                f"{_rows(rows)} {code:g}, a usual code of a missing value and {where}: not used, taken as missing. "
+                "Correct or empty them.",
                 rows,
             )
         )
         column = column.astype("float64").mask(rows)
     # Clinical scales, ages and durations have limits of their own, by `impossible_values`.
-    if is_category or name.casefold().removesuffix(BASELINE) in (*SCALES, *AGES, *DURATIONS):
+    if stem in (*SCALES, *AGES, *DURATIONS):
         return column
     values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    if may_be_nine(values):
+        others = values[np.isfinite(values) & (values != 9)]
+        said = f"and all others lie within {others.min():g}–{others.max():g}; kept. Is it a code of a missing value?"
+        remarks.append(Remark(f"{_rows(values == 9)} 9, {said}", values == 9))
+    if is_category:
+        return column
     wild = wild_values(values)
     if wild.any():
         shown = examples([f"{value:g}" for value in np.unique(values[wild])])

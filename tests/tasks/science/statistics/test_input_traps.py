@@ -521,3 +521,38 @@ def test_a_level_that_may_be_a_missing_value_is_kept_and_said(word: str) -> None
     found = fit(table, "brain_pad_years ~ diagnosis + age_years")
     assert said(found, f"diagnosis: 6 rows of {word!r}", "is it a missing value?")
     assert f"diagnosis[{word}]" in set(found.coefficients.term)
+
+
+def test_minus_nine_below_a_scale_of_small_numbers() -> None:
+    grades = np.arange(60) % 7
+    grades[[3, 4]] = -9
+    found = fit(clinic(grade=grades), "brain_pad_years ~ grade + age_years")
+    assert said(found, "grade: 2 rows equal to -9, a usual code of a missing value and far from all others")
+    assert found.n_dropped == {"missing grade": 2}
+
+
+@pytest.mark.parametrize(("scale", "code"), [("edss", -9), ("edss", 99), ("mmse", 99), ("moca", -9), ("hoehn_yahr", 9)])
+def test_codes_outside_a_known_scale(scale: str, code: int) -> None:
+    values = np.arange(60) % 5 + 1.0
+    values[[3, 4]] = code
+    found = fit(clinic(**{scale: values}), f"brain_pad_years ~ {scale} + age_years")
+    assert said(found, f"{scale}: 2 rows equal to {code}, a usual code of a missing value and outside its scale")
+    assert found.n_dropped == {f"missing {scale}": 2}
+
+
+@pytest.mark.parametrize("declared", ["auto", "binary"])
+def test_nine_beside_no_and_yes_is_no_outcome(declared: str) -> None:
+    codes = np.random.default_rng(4).integers(0, 2, 60)
+    codes[[3, 4]] = 9
+    found = fit(clinic(progressed=codes), "progressed ~ brain_pad_years + age_years", outcome=declared)
+    assert (found.kind, found.n_dropped) == ("logistic", {"missing progressed": 2})
+    assert said(found, "progressed: 2 rows equal to 9, a usual code of a missing value")
+
+
+def test_nine_beside_small_counts_is_kept_and_asked_about() -> None:
+    counts = np.arange(60) % 4
+    counts[[3, 4]] = 9
+    found = fit(clinic(relapses=counts), "brain_pad_years ~ relapses + age_years")
+    assert said(found, "relapses: 2 rows equal to 9, and all others lie within 0–3; kept. Is it a code")
+    assert found.n_used == 60
+    assert fit(clinic(relapses=np.arange(60) % 10), "brain_pad_years ~ relapses + age_years").problems == ()
