@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -11,12 +12,23 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ...records import AssociationSpec
-from .design import as_levels
+from ..cohort.problems import examples
+from .design import NOMINAL_COLUMNS, as_levels
 from .formula import BASELINE, PER_YEAR, as_categories, parse
 from .input_traps import AGES
 from .readable import PEOPLE, SEX_COLUMNS, Remark, readable
 from .selection import SharedRows
 from .survival import YEARS
+
+# Words that end the names of columns whose numbers name groups, and what may follow them.
+GROUPS = frozenset(
+    {
+        *("diagnosis", "dx", "group", "arm", "treatment", "phenotype", "subtype", "genotype", "race", "ethnicity"),
+        *("site", "center", "centre", "scanner", "vendor", "manufacturer", "cohort", "sex", "gender", "handedness"),
+    }
+)
+NUMBERING = frozenset({"id", "code", "no", "nr", "number"})
+MOST_GROUPS = 12
 
 
 class Roles(NamedTuple):
@@ -77,7 +89,8 @@ class ModelTables:
         fitted = columns_fitted(spec)
         refusals = [one.sentence for column, one in remarks if one.refuses and column in fitted]
         self._refusals[spec.name] = refusals
-        return shared, [one.sentence for _, one in remarks if one.sentence not in refusals]
+        sentences = [one.sentence for _, one in remarks if one.sentence not in refusals]
+        return shared, [*sentences, *codes_as_slopes(spec, shared.table)]
 
     def refuse_unreadable(self, spec: AssociationSpec) -> None:
         """Refuse a model, once its table is read, that would fit a column as what it is not.
@@ -151,6 +164,29 @@ def roles(spec: AssociationSpec) -> Roles:
 
 def _filters(spec: AssociationSpec) -> list[str]:
     return [*spec.where, *filter(None, [spec.stratify, spec.groups])]
+
+
+def codes_as_slopes(spec: AssociationSpec, table: pd.DataFrame) -> list[str]:
+    """Point at predictors named like a group whose few whole numbers a model fits as one slope."""
+    factors = dict.fromkeys(factor for term in parse(spec.formula).terms for factor in term.factors)
+    said = []
+    for name in [factor.column for factor in factors if not factor.function and _is_named_like_a_group(factor.column)]:
+        column = table.get(name, table.get(name.removesuffix(BASELINE)))
+        if not isinstance(column, pd.Series) or not pd.api.types.is_numeric_dtype(column):
+            continue
+        codes = np.unique(column[declared_rows(spec, table)].dropna().to_numpy(dtype=np.float64))
+        # The slope between two codes is the difference of two groups.
+        if 2 < len(codes) <= MOST_GROUPS and not (codes % 1).any():
+            shown = examples([f"{code:g}" for code in codes])
+            said.append(f"{name}: {shown} are fitted as numbers, with one slope. If they name groups, write C({name}).")
+    return said
+
+
+def _is_named_like_a_group(name: str) -> bool:
+    words = [word for word in re.split(r"[\W_]+", name.casefold().removesuffix(BASELINE)) if word]
+    while words and words[-1] in NUMBERING:
+        words.pop()
+    return bool(words) and words[-1] in GROUPS and name.casefold() not in NOMINAL_COLUMNS
 
 
 def declared_rows(spec: AssociationSpec, table: pd.DataFrame) -> NDArray[np.bool_]:

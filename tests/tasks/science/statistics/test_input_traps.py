@@ -556,3 +556,19 @@ def test_nine_beside_small_counts_is_kept_and_asked_about() -> None:
     assert said(found, "relapses: 2 rows equal to 9, and all others lie within 0–3; kept. Is it a code")
     assert found.n_used == 60
     assert fit(clinic(relapses=np.arange(60) % 10), "brain_pad_years ~ relapses + age_years").problems == ()
+
+
+@pytest.mark.parametrize("name", ["diagnosis", "study_group", "scanner_id", "race", "Site_No", "phenotype_baseline"])
+def test_codes_of_groups_that_are_fitted_as_one_slope(name: str) -> None:
+    table = clinic(**{name: np.arange(60) % 4})
+    sentence = f"{name}: 0, 1, 2, 3 are fitted as numbers, with one slope. If they name groups, write C({name})."
+    assert said(fit(table, f"brain_pad_years ~ {name} + age_years"), sentence)
+    assert not said(fit(table, f"brain_pad_years ~ C({name}) + age_years"), "one slope")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("group_size", np.arange(60) % 4), ("handedness", np.arange(60) % 2), ("treatment", np.arange(60) / 8)],
+)
+def test_amounts_and_two_codes_are_one_slope_without_a_word(name: str, values: np.ndarray) -> None:
+    assert not said(fit(clinic(**{name: values}), f"brain_pad_years ~ {name} + age_years"), "one slope")
