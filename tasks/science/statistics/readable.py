@@ -155,6 +155,7 @@ def _typed(name: str, column: pd.Series, is_category: bool, is_amount: bool, rem
         return pd.Series(texts, index=column.index, dtype=object)
     folded = name.casefold()
     must = is_amount or (not is_category and not AMOUNTS.isdisjoint({folded, folded.removesuffix(BASELINE)}))
+    may = not is_category and folded not in NOMINAL_COLUMNS
     numbers = numbers_of(texts)
     n_words, n_present = int(numbers.words.sum()), sum(text is not None for text in texts)
     n_numbers = n_present - n_words
@@ -162,8 +163,7 @@ def _typed(name: str, column: pd.Series, is_category: bool, is_amount: bool, rem
         remarks += _nothings(cells, nothing)
         return _levels(column, texts, remarks)
     mostly = n_numbers >= SHARE_OF_NUMBERS * n_present and len(np.unique(numbers.values)) - 1 > HANDFUL
-    may = not is_category and folded not in NOMINAL_COLUMNS
-    if not n_words or (n_numbers and (must or (may and mostly))):
+    if not n_words or (n_numbers and not numbers.doubtful.any() and (must or (may and mostly))):
         remarks += [Remark(numbers.remark)] if numbers.remark else []
         remarks += [Remark(*said) for said in sentences_of_words(cells, numbers.words | nothing)]
         return pd.Series(numbers.values, index=column.index)
@@ -187,6 +187,8 @@ def _typed(name: str, column: pd.Series, is_category: bool, is_amount: bool, rem
 
 def _hidden_numbers(name: str, texts: Sequence[str | None], numbers: Numbers, must: bool) -> Remark | None:
     """Refuse to take for levels what are, or should be, numbers: a model of ages in words tells nothing of age."""
+    if numbers.doubtful.any():
+        return _points_in_doubt(texts, numbers.doubtful)
     found = disguised_numbers(texts, numbers.words)
     if found and (must or found.certain):
         return Remark(f"{found.sentence} C({name}) takes the cells for levels.", found.rows, True)
@@ -199,6 +201,16 @@ def _hidden_numbers(name: str, texts: Sequence[str | None], numbers: Numbers, mu
         f"no cell is a number ({shown}), and expected are numbers. Write numbers; C({name}) takes them for levels."
     )
     return Remark(sentence, numbers.words, True)
+
+
+def _points_in_doubt(texts: Sequence[str | None], doubtful: NDArray[np.bool_]) -> Remark:
+    """Refuse to guess what would be wrong by 1,000."""
+    present = dict.fromkeys(text for text in texts if text is not None)
+    points = examples([quoted(text) for text in dict.fromkeys(np.array(texts, dtype=object)[doubtful])])
+    commas = examples([quoted(text) for text in present if "," in text])
+    rows = f"{int(doubtful.sum())} row{'s hold' if doubtful.sum() > 1 else ' holds'}"
+    what = f"a point that could be decimal or group thousands ({points}), beside decimal commas ({commas})"
+    return Remark(f"{rows} {what}. Write decimal points in all cells, and thousands without gaps.", doubtful, True)
 
 
 def _nothings(cells: Sequence[str | None], nothing: NDArray[np.bool_]) -> list[Remark]:

@@ -42,18 +42,21 @@ class Numbers(NamedTuple):
         values: Float64, NaN where a cell is empty or no number.
         words: Where a cell holds something else than a number.
         remark: How commas and points were read; empty if there is nothing to say.
+        doubtful: Cells whose point may be decimal or group thousands, beside decimal commas; they count as words.
     """
 
     values: NDArray[np.float64]
     words: NDArray[np.bool_]
     remark: str
+    doubtful: NDArray[np.bool_]
 
 
 def numbers_of(texts: Sequence[str | None]) -> Numbers:
     """Read cells as numbers, commas by what the whole column shows of them.
 
     A comma is a decimal one if some cell can be read in no other way ("1,5"); where each could be a thousands separator
-    ("1,234") nobody knows, and these cells count as words.
+    ("1,234") nobody knows, and these cells count as words. So do cells such as "1.034" beside decimal commas, unless
+    some point can only be decimal ("0.5").
 
     Args:
         texts: Cells without blanks around them; None is missing.
@@ -62,6 +65,7 @@ def numbers_of(texts: Sequence[str | None]) -> Numbers:
     commas, points = _first(COMMAS_GROUP, present), _first(POINTS_GROUP, present)
     decimal = next((t for t in present if DECIMAL_COMMA.fullmatch(t) and not THOUSANDS_COMMA.fullmatch(t)), None)
     remark = ""
+    doubtful = np.zeros(len(texts), dtype=bool)
     if points is not None and commas is None:
         texts = [text if text is None else _without_points(text) for text in texts]
         remark = f"points group thousands and commas are decimal ({quoted(points)})."
@@ -69,13 +73,18 @@ def numbers_of(texts: Sequence[str | None]) -> Numbers:
         texts = [text.replace(",", "") if text and _groups_by_comma(text) else text for text in texts]
         remark = f"commas group thousands ({quoted(commas)})."
     elif decimal is not None and commas is None:
+        if not any("." in text and as_number(text) is not None and not _may_group(text) for text in present):
+            doubtful = np.array([text is not None and _may_group(text) for text in texts], dtype=bool)
         n = sum(DECIMAL_COMMA.fullmatch(text) is not None for text in present)
         texts = [text.replace(",", ".") if text and DECIMAL_COMMA.fullmatch(text) else text for text in texts]
         remark = f"{n} values have decimal commas ({quoted(decimal)}): read as decimals."
-    read = [None if text is None else as_number(text.replace("−", "-")) for text in texts]
+    read = [
+        None if text is None or in_doubt else as_number(text.replace("−", "-"))
+        for text, in_doubt in zip(texts, doubtful, strict=True)
+    ]
     values = np.array([np.nan if value is None else value for value in read], dtype=np.float64)
     words = np.array([text is not None and value is None for text, value in zip(texts, read, strict=True)], dtype=bool)
-    return Numbers(values, words, remark)
+    return Numbers(values, words, remark, doubtful)
 
 
 def sentences_of_words(texts: Sequence[str | None], words: NDArray[np.bool_]) -> list[tuple[str, NDArray[np.bool_]]]:
@@ -169,6 +178,10 @@ def _kind(text: str) -> str:
 
 def _first(pattern: re.Pattern[str], texts: Sequence[str]) -> str | None:
     return next((text for text in texts if pattern.fullmatch(text)), None)
+
+
+def _may_group(text: str) -> bool:
+    return THOUSANDS_POINT.fullmatch(text) is not None
 
 
 def _groups_by_comma(text: str) -> bool:

@@ -572,3 +572,19 @@ def test_codes_of_groups_that_are_fitted_as_one_slope(name: str) -> None:
 )
 def test_amounts_and_two_codes_are_one_slope_without_a_word(name: str, values: np.ndarray) -> None:
     assert not said(fit(clinic(**{name: values}), f"brain_pad_years ~ {name} + age_years"), "one slope")
+
+
+def test_points_that_may_group_thousands_beside_decimal_commas_are_not_guessed() -> None:
+    table = clinic(marker=np.array(["812,5", "1.034", "950,25", "1.250"])[np.arange(60) % 4])
+    found = fit(table, "brain_pad_years ~ marker + age_years")
+    assert found.coefficients.empty
+    assert said(
+        found, "Not fitted: marker: 30 rows hold a point", "('1.034', '1.250')", "('812,5', '950,25')", "decimal"
+    )
+    assert not said(found, "read as decimals")
+
+
+def test_points_that_can_only_be_decimal_settle_it() -> None:
+    table = clinic(marker=np.array(["1,5", "1.034", "0.5", "2,75"])[np.arange(60) % 4])
+    found = fit(table, "brain_pad_years ~ marker + age_years")
+    assert list(found.coefficients.term) == ["Intercept", "marker", "age_years"]
