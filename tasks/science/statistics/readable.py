@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
@@ -129,6 +130,13 @@ def _read(name: str, column: pd.Series, is_category: bool, is_amount: bool, rema
     return _within_reach(name, _finite(column, remarks), is_category, remarks)
 
 
+def _as_seen(text: str) -> str:
+    """Write what looks alike alike: blanks as one, nothing without width, an accent and its letter as one character."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", "".join(sign for sign in text if unicodedata.category(sign) != "Cf"))
+    return " ".join(text.split())
+
+
 def _say_type(column: pd.Series, is_category: bool, remarks: list[Remark]) -> bool:
     """Say what a categorical type of the table is taken for, and whether its values are levels."""
     categories = column.cat.categories
@@ -146,7 +154,7 @@ def _say_type(column: pd.Series, is_category: bool, remarks: list[Remark]) -> bo
 
 def _typed(name: str, column: pd.Series, is_category: bool, is_amount: bool, remarks: list[Remark]) -> pd.Series:
     absent = is_missing(column)
-    texts = [None if gone else " ".join(str(v).split()) for v, gone in zip(column, absent, strict=True)]
+    texts = [None if gone else _as_seen(str(v)) for v, gone in zip(column, absent, strict=True)]
     cells = [None if text is None or says_missing(text) else text for text in texts]
     nothing = marks_of_nothing(cells)
     texts = [None if gone else text for text, gone in zip(cells, nothing, strict=True)]
@@ -266,7 +274,8 @@ def _say_blanks(column: pd.Series, texts: Sequence[str | None], remarks: list[Re
     merged = [text for text, ways in written.items() if len(ways) > 1]
     if merged:
         shown = examples([quoted(text) for text in merged])
-        remarks.append(Remark(f"blanks around or within {shown} differ between rows; each is read as one level."))
+        what = f"blanks, invisible characters or the encoding of accents in {shown} differ between rows"
+        remarks.append(Remark(f"{what}; each is read as one level."))
 
 
 def _within_reach(name: str, column: pd.Series, is_category: bool, remarks: list[Remark]) -> pd.Series:

@@ -588,3 +588,20 @@ def test_points_that_can_only_be_decimal_settle_it() -> None:
     table = clinic(marker=np.array(["1,5", "1.034", "0.5", "2,75"])[np.arange(60) % 4])
     found = fit(table, "brain_pad_years ~ marker + age_years")
     assert list(found.coefficients.term) == ["Intercept", "marker", "age_years"]
+
+
+@pytest.mark.parametrize("other", ["Zu\u0308rich", "Z\u00fcrich\u200b", "\ufeffZ\u00fcrich", "Z\u00fcrich\u00a0"])
+def test_a_word_that_looks_the_same_is_one_level(other: str) -> None:
+    clean = np.array(["Z\u00fcrich", "Graz", "Bern"], dtype=object)[np.arange(60) % 3]
+    formula = "brain_pad_years ~ clinic + age_years"
+    expected = fit(clinic(clinic=clean), formula)
+    written = clean.copy()
+    written[::6] = other
+    found = fit(clinic(clinic=written), formula)
+    pd.testing.assert_frame_equal(found.coefficients, expected.coefficients)
+    assert said(found, "clinic: blanks, invisible characters or the encoding of accents in 'Z\u00fcrich' differ")
+
+
+def test_a_number_with_an_invisible_character_is_a_number() -> None:
+    table = clinic(marker=[f"{value}\u200b" for value in np.arange(60)])
+    assert "marker" in set(fit(table, "brain_pad_years ~ marker + age_years").coefficients.term)
