@@ -65,6 +65,7 @@ class ModelTables:
             {column for role in self._roles.values() for column in role[kind]} for kind in range(4)
         )
         self._filters = filters - self._numbers
+        self._events = {spec.event for spec in specs} - self._numbers
         self._disputed = self._levels & self._numbers
         self._knows_people = "participant_id" in table or any(spec.sessions != "baseline" for spec in specs)
         self._read: dict[frozenset[str], tuple[SharedRows, dict[str, list[Remark]]]] = {}
@@ -79,7 +80,7 @@ class ModelTables:
         own = self._roles[spec.name].levels & self._disputed
         if own not in self._read:
             levels = (self._levels - self._disputed) | own | self._filters
-            table, said = readable(self.raw, self._columns, levels, self._amounts)
+            table, said = readable(self.raw, self._columns, levels, self._amounts, self._events)
             self._read[own] = self._shared(table), said
         shared, said = self._read[own]
         remarks = [(column, remark) for column in self._read_by[spec.name] for remark in said.get(column, ())]

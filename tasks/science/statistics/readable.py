@@ -50,7 +50,11 @@ class Remark(NamedTuple):
 
 
 def readable(
-    table: pd.DataFrame, columns: Iterable[str], categories: Collection[str] = (), amounts: Collection[str] = ()
+    table: pd.DataFrame,
+    columns: Iterable[str],
+    categories: Collection[str] = (),
+    amounts: Collection[str] = (),
+    events: Collection[str] = (),
 ) -> tuple[pd.DataFrame, dict[str, list[Remark]]]:
     """Give the columns that models read their types, and say what was odd about them.
 
@@ -63,6 +67,7 @@ def readable(
         columns: Those that models read; others are left as they are.
         categories: Those among them that are read as levels, whatever they hold.
         amounts: Those that must be numbers, beside the ones whose name says so.
+        events: Those that say whether something happened: true is 1 and false 0.
 
     Returns:
         The table, and remarks by column.
@@ -74,7 +79,8 @@ def readable(
         if name not in table or not isinstance(table[name], pd.Series):
             continue
         remarks: list[Remark] = []
-        column = _read(name, table[name], name in categories, name in amounts, remarks)
+        column = _as_events(table[name]) if name in events else table[name]
+        column = _read(name, column, name in categories, name in amounts, remarks)
         if remarks:
             said[name] = [remark._replace(sentence=f"{name}: {remark.sentence}") for remark in remarks]
         if column is not table[name]:
@@ -128,6 +134,15 @@ def _read(name: str, column: pd.Series, is_category: bool, is_amount: bool, rema
     if name.casefold() in NOMINAL_COLUMNS or name in PEOPLE:
         return column
     return _within_reach(name, _finite(column, remarks), is_category, remarks)
+
+
+def _as_events(column: pd.Series) -> pd.Series:
+    """Read true and false as 1 and 0, since beside a missing value they are no column of truth values any more."""
+    present = column[~is_missing(column)].astype(str).str.strip().str.casefold()
+    present = present[~present.map(says_missing)]
+    if present.empty or not present.isin(["true", "false"]).all():
+        return column
+    return (present == "true").astype("float64").reindex(column.index)
 
 
 def _as_seen(text: str) -> str:

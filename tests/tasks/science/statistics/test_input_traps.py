@@ -605,3 +605,18 @@ def test_a_word_that_looks_the_same_is_one_level(other: str) -> None:
 def test_a_number_with_an_invisible_character_is_a_number() -> None:
     table = clinic(marker=[f"{value}\u200b" for value in np.arange(60)])
     assert "marker" in set(fit(table, "brain_pad_years ~ marker + age_years").coefficients.term)
+
+
+@pytest.mark.parametrize(
+    "cells", [["TRUE", "FALSE", "NA"], ["true", "False", ""], [True, False, None], pd.array([True, False, None])]
+)
+def test_an_event_that_is_true_false_or_missing(cells: list[object]) -> None:
+    rng = np.random.default_rng(2)
+    times = rng.exponential(5, 60)
+    places = np.arange(60) % 3
+    codes = clinic(time=times, event=np.array([1, 0, np.nan])[places])
+    words = codes.assign(event=pd.Series(cells).iloc[places].reset_index(drop=True))
+    expected = fit(codes, "time ~ brain_pad_years", event="event")
+    found = fit(words, "time ~ brain_pad_years", event="event")
+    assert (found.kind, found.n_dropped) == ("cox", {"missing event": 20})
+    pd.testing.assert_frame_equal(found.coefficients, expected.coefficients)
