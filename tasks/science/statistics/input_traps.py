@@ -25,6 +25,7 @@ DURATIONS = (
     *("years_since_diagnosis", "time_since_diagnosis", "time_since_onset"),
 )
 OLDEST_YEARS = 125.0
+YEARS_OF_BIRTH = (1890.0, 2100.0)
 # Where so many durations exceed the age, the column is in another unit rather than full of slips.
 SHARE_OF_WRONG_UNIT = 0.2
 MONTHS_PER_YEAR, DAYS_PER_YEAR = 12.0, 365.25
@@ -92,6 +93,11 @@ def _off_the_scale(column: str, values: pd.Series, low: float, high: float, step
 def _ages(column: str, values: pd.Series) -> Iterator[Impossible]:
     old = values > OLDEST_YEARS
     if old.mean() > 0.5:
+        if (values.dropna().between(*YEARS_OF_BIRTH) & (values.dropna() % 1 == 0)).mean() > 0.5:
+            raise NotEstimable(
+                f"Not fitted: {column} has a median of {values.median():.0f}, expected years of age; is it a year of "
+                "birth? Give the age at the scan, or name it for what it is."
+            )
         unit = "days" if values.median() > OLDEST_YEARS * MONTHS_PER_YEAR else "months"
         raise NotEstimable(
             f"Not fitted: {column} has a median of {values.median():.0f}, expected years; is it in {unit}? Divide it, "

@@ -620,3 +620,9 @@ def test_an_event_that_is_true_false_or_missing(cells: list[object]) -> None:
     found = fit(words, "time ~ brain_pad_years", event="event")
     assert (found.kind, found.n_dropped) == ("cox", {"missing event": 20})
     pd.testing.assert_frame_equal(found.coefficients, expected.coefficients)
+
+
+def test_a_year_of_birth_is_no_age() -> None:
+    found = fit(clinic().assign(age_years=lambda t: 2020 - t.age_years.round()))
+    assert found.coefficients.empty
+    assert said(found, "Not fitted: age_years has a median of 19", "is it a year of birth?")
