@@ -27,7 +27,15 @@ from .missing_codes import (
     wild_values,
 )
 from .survival import YEARS
-from .written_numbers import HANDFUL, Numbers, disguised_numbers, numbers_of, sentences_of_words
+from .written_numbers import (
+    HANDFUL,
+    LARGEST_LEVEL,
+    Numbers,
+    disguised_numbers,
+    merged_wholes,
+    numbers_of,
+    sentences_of_words,
+)
 
 SEX_COLUMNS = ("sex", "gender")
 # Nobody measures these in words.
@@ -131,7 +139,10 @@ def _read(name: str, column: pd.Series, is_category: bool, is_amount: bool, rema
         column = _typed(name, column, is_category, is_amount, remarks)
     if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
         return column
-    if name.casefold() in NOMINAL_COLUMNS or name in PEOPLE:
+    is_name = is_category or name.casefold() in NOMINAL_COLUMNS or name in PEOPLE
+    if pd.api.types.is_integer_dtype(column):
+        column = _large_wholes(name, column, is_name, remarks)
+    if name.casefold() in NOMINAL_COLUMNS or name in PEOPLE or not pd.api.types.is_numeric_dtype(column):
         return column
     return _within_reach(name, _finite(column, remarks), is_category, remarks)
 
@@ -187,6 +198,10 @@ def _typed(name: str, column: pd.Series, is_category: bool, is_amount: bool, rem
         return _levels(column, texts, remarks)
     mostly = n_numbers >= SHARE_OF_NUMBERS * n_present and len(np.unique(numbers.values)) - 1 > HANDFUL
     if not n_words or (n_numbers and not numbers.doubtful.any() and (must or (may and mostly))):
+        large = np.abs(numbers.values) >= LARGEST_LEVEL
+        if large.any() and not (must or may):
+            return _levels(column, texts, remarks)
+        remarks += _merged(name, texts, numbers.values)
         remarks += [Remark(numbers.remark)] if numbers.remark else []
         remarks += [Remark(*said) for said in sentences_of_words(cells, numbers.words | nothing)]
         return pd.Series(numbers.values, index=column.index)
@@ -234,6 +249,28 @@ def _points_in_doubt(texts: Sequence[str | None], doubtful: NDArray[np.bool_]) -
     rows = f"{int(doubtful.sum())} row{'s hold' if doubtful.sum() > 1 else ' holds'}"
     what = f"a point that could be decimal or group thousands ({points}), beside decimal commas ({commas})"
     return Remark(f"{rows} {what}. Write decimal points in all cells, and thousands without gaps.", doubtful, True)
+
+
+def _large_wholes(name: str, column: pd.Series, is_name: bool, remarks: list[Remark]) -> pd.Series:
+    """Keep long numbers that are names apart by their digits, and refuse amounts that no calculation tells apart."""
+    values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    if not (np.abs(values) >= LARGEST_LEVEL).any():
+        return column
+    texts = column.astype(str).astype(object).where(column.notna(), None)
+    if is_name:
+        return texts
+    remarks += _merged(name, list(texts), values)
+    return column
+
+
+def _merged(name: str, texts: Sequence[str | None], values: NDArray[np.float64]) -> list[Remark]:
+    merged = merged_wholes(texts, values)
+    if not merged.any():
+        return []
+    shown = examples([quoted(str(text)) for text in dict.fromkeys(np.array(texts, dtype=object)[merged])])
+    what = f"whole numbers beyond 2^53 ({shown}), of which different ones are calculated with as one"
+    remedy = f"Subtract what all have in common; C({name}) takes them for levels."
+    return [Remark(f"{_counted(int(merged.sum()))} of {what}. {remedy}", merged, True)]
 
 
 def _nothings(cells: Sequence[str | None], nothing: NDArray[np.bool_]) -> list[Remark]:

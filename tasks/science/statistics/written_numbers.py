@@ -25,6 +25,8 @@ GROUPED = re.compile(r"[+−-]?[1-9][0-9]{0,2}(?:[ '’][0-9]{3})+(?:[.,][0-9]+)
 NEARLY_ALL, SHARE_OF_ONE_UNIT, HANDFUL = 0.9, 0.5, 5
 # What Python and databases write for a missing number needs no sentence.
 NO_VALUE = frozenset({"none", "null"})
+# Whole numbers are exact up to here; as names of levels they are written with 15 digits.
+LARGEST_EXACT, LARGEST_LEVEL = 2.0**53, 1e15
 
 
 class Disguise(NamedTuple):
@@ -109,6 +111,19 @@ def sentences_of_words(texts: Sequence[str | None], words: NDArray[np.bool_]) ->
         after = CONSEQUENCES.get(kind) or f". {REMEDIES[kind]}"
         said.append((f"{len(places)} row{_holds(len(places))} {KINDS[kind]} ({shown}): taken as missing{after}", rows))
     return said
+
+
+def merged_wholes(texts: Sequence[str | None], values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Find whole numbers so large that different ones would be read as one.
+
+    >>> merged_wholes(["9007199254740992", "9007199254740993", "5"], np.array([2.0**53, 2.0**53, 5.0])).tolist()
+    [True, True, False]
+    """
+    large = np.abs(values) >= LARGEST_EXACT
+    if not large.any():
+        return large
+    written = {text for text, is_large in zip(texts, large, strict=True) if is_large}
+    return large if len(written) > len(np.unique(values[large])) else np.zeros_like(large)
 
 
 def disguised_numbers(texts: Sequence[str | None], words: NDArray[np.bool_]) -> Disguise | None:

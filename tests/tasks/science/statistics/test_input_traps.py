@@ -626,3 +626,16 @@ def test_a_year_of_birth_is_no_age() -> None:
     found = fit(clinic().assign(age_years=lambda t: 2020 - t.age_years.round()))
     assert found.coefficients.empty
     assert said(found, "Not fitted: age_years has a median of 19", "is it a year of birth?")
+
+
+@pytest.mark.parametrize("kind", ["int64", "str"])
+def test_whole_numbers_that_are_not_told_apart_are_no_amounts(kind: str) -> None:
+    table = clinic(uid=pd.Series(2**60 + np.arange(60) % 3, dtype="int64").astype(kind))
+    found = fit(table, "brain_pad_years ~ uid + age_years")
+    assert found.coefficients.empty
+    assert said(found, "Not fitted: uid: 60 rows of whole numbers beyond 2^53", str(2**60), "C(uid)")
+    assert not said(found, "in all 60 rows")
+    levels = fit(table, "brain_pad_years ~ C(uid) + age_years")
+    assert list(levels.coefficients.term[1:3]) == [f"uid[{2**60 + 1}]", f"uid[{2**60 + 2}]"]
+    large = clinic(uid=pd.Series(10**13 * (1 + np.arange(60)), dtype="int64").astype(kind))
+    assert "uid" in set(fit(large, "brain_pad_years ~ uid + age_years").coefficients.term)
