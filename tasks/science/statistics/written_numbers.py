@@ -159,7 +159,7 @@ KINDS = {
     "limit": "a limit instead of a number",
     "unit": "a number with a unit",
     "percent": "a number with a percent sign",
-    "grouped": "a number with gaps between thousands",
+    "grouped": "a number with grouped thousands",
     "thousands": "a comma that could be decimal or group thousands",
 }
 CONSEQUENCES = {
@@ -170,7 +170,7 @@ CONSEQUENCES = {
 REMEDIES = {
     "unit": "Write the number alone.",
     "percent": "Write the number alone.",
-    "grouped": "Write its digits without gaps.",
+    "grouped": "Write its digits without gaps, and decimals with a point.",
     "thousands": "Write points before decimals, and thousands without commas.",
 }
 
@@ -186,7 +186,7 @@ def _kind(text: str) -> str:
         return "unit"
     if PERCENT.fullmatch(text):
         return "percent"
-    if GROUPED.fullmatch(text):
+    if any(pattern.fullmatch(text) for pattern in (GROUPED, COMMAS_GROUP, POINTS_GROUP)):
         return "grouped"
     return "thousands" if THOUSANDS_COMMA.fullmatch(text) else "word"
 

@@ -400,8 +400,8 @@ def test_brain_pad_in_months() -> None:
         ("{:03.0f}Y", "a number with a unit", "Write the number alone"),
         ("{:.1f}%", "a number with a percent sign", "Write the number alone"),
         ("2,{:03.0f}", "a comma that could be decimal or group thousands", "Write points before decimals"),
-        ("2 {:03.0f}", "a number with gaps between thousands", "Write its digits without gaps"),
-        ("2'{:03.0f}", "a number with gaps between thousands", "Write its digits without gaps"),
+        ("2 {:03.0f}", "a number with grouped thousands", "Write its digits without gaps"),
+        ("2'{:03.0f}", "a number with grouped thousands", "Write its digits without gaps"),
     ],
 )
 def test_numbers_that_their_writing_hides_are_no_category(cell: str, what: str, remedy: str) -> None:
@@ -639,3 +639,10 @@ def test_whole_numbers_that_are_not_told_apart_are_no_amounts(kind: str) -> None
     assert list(levels.coefficients.term[1:3]) == [f"uid[{2**60 + 1}]", f"uid[{2**60 + 2}]"]
     large = clinic(uid=pd.Series(10**13 * (1 + np.arange(60)), dtype="int64").astype(kind))
     assert "uid" in set(fit(large, "brain_pad_years ~ uid + age_years").coefficients.term)
+
+
+def test_thousands_grouped_in_two_ways_are_not_guessed() -> None:
+    table = clinic(marker=np.array(["1,234.5", "1.234,5", "950"])[np.arange(60) % 3])
+    found = fit(table, "brain_pad_years ~ marker + age_years")
+    assert found.coefficients.empty
+    assert said(found, "Not fitted: marker: 40 rows hold a number with grouped thousands ('1,234.5', '1.234,5')")
