@@ -188,7 +188,8 @@ def _typed(name: str, column: pd.Series, is_category: bool, is_amount: bool, rem
         remarks += _nothings(cells, nothing)
         return pd.Series(texts, index=column.index, dtype=object)
     folded = name.casefold()
-    must = is_amount or (not is_category and not AMOUNTS.isdisjoint({folded, folded.removesuffix(BASELINE)}))
+    is_known = not is_category and not AMOUNTS.isdisjoint({folded, folded.removesuffix(BASELINE)})
+    must = is_amount or is_known
     may = not is_category and folded not in NOMINAL_COLUMNS
     numbers = numbers_of(texts)
     n_words, n_present = int(numbers.words.sum()), sum(text is not None for text in texts)
@@ -207,7 +208,7 @@ def _typed(name: str, column: pd.Series, is_category: bool, is_amount: bool, rem
         return pd.Series(numbers.values, index=column.index)
     remarks += _nothings(cells, nothing)
     levels = _levels(column, texts, remarks)
-    hidden = _hidden_numbers(name, texts, numbers, must) if must or may else None
+    hidden = _hidden_numbers(name, texts, numbers, must, is_known) if must or may else None
     if hidden:
         remarks.append(hidden)
         return levels
@@ -223,21 +224,23 @@ def _typed(name: str, column: pd.Series, is_category: bool, is_amount: bool, rem
     return levels
 
 
-def _hidden_numbers(name: str, texts: Sequence[str | None], numbers: Numbers, must: bool) -> Remark | None:
+def _hidden_numbers(
+    name: str, texts: Sequence[str | None], numbers: Numbers, must: bool, is_known: bool
+) -> Remark | None:
     """Refuse to take for levels what are, or should be, numbers: a model of ages in words tells nothing of age."""
     if numbers.doubtful.any():
         return _points_in_doubt(texts, numbers.doubtful)
+    as_levels_instead = f"On the right of ~, C({name}) takes the cells for levels."
     found = disguised_numbers(texts, numbers.words)
     if found and (must or found.certain):
-        return Remark(f"{found.sentence} C({name}) takes the cells for levels.", found.rows, True)
+        return Remark(f"{found.sentence} {as_levels_instead}", found.rows, True)
     if found:
         return Remark(f"{found.sentence} Until then they are levels of a category.", found.rows)
-    if not must:
+    if not is_known:
+        # What is an amount by the formula alone is refused where it is used, in that place's words.
         return None
     shown = examples([quoted(text) for text in dict.fromkeys(text for text in texts if text is not None)])
-    sentence = (
-        f"no cell is a number ({shown}), and expected are numbers. Write numbers; C({name}) takes them for levels."
-    )
+    sentence = f"no cell is a number ({shown}), and expected are numbers. Write numbers. {as_levels_instead}"
     return Remark(sentence, numbers.words, True)
 
 
