@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import zlib
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ MISSING = ("", "n/a", "N/A", "NA", "na", "NaN", "nan", "NULL", "null", "#N/A", "
 NONE = ("None", "none")
 DELIMITERS = (",", ";", "\t", "|")
 LARGEST_BYTES = 2 * 2**30
+UNPACKED_BYTES = 2**22
+GZIP_MARK = b"\x1f\x8b"
 ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".csv.gz", ".tsv.gz")
 
 
@@ -73,14 +76,21 @@ def _bytes(url: str) -> bytes:
 
 
 def _inflated(data: bytes, url: str) -> bytes:
-    reader = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    """Unpack gzip, of several members too: files that were joined, or that bgzip wrote."""
+    text = bytearray()
     try:
-        text = reader.decompress(data, LARGEST_BYTES)
-    except zlib.error as error:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
+            while part := packed.read(UNPACKED_BYTES):
+                text += part
+                if len(text) > LARGEST_BYTES:
+                    raise ValueError(f"{url} holds more than {LARGEST_BYTES // 2**30} GiB of text. Take columns out.")
+    except EOFError as error:
+        raise ValueError(f"{url} is cut off. Copy or download it again.") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        if data.startswith(GZIP_MARK):
+            raise ValueError(f"{url} holds what gzip did not write: {error}. Compress the table again.") from error
         raise ValueError(f"{url} ends in .gz and is not compressed by gzip: {error}") from error
-    if reader.unconsumed_tail or not reader.eof:
-        raise ValueError(f"{url} is cut off, or holds more than {LARGEST_BYTES // 2**30} GiB of text.")
-    return text
+    return bytes(text)
 
 
 def _delimited(data: bytes, url: str) -> ReadTable:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from infra.tables import read_table
 
@@ -18,3 +20,29 @@ def test_none_is_missing_among_numbers_and_names_and_a_level_among_words(tmp_pat
     assert rows.edss.fillna(-1).tolist() == [1.5, -1, 2]
     assert pd.api.types.is_numeric_dtype(rows.nfl)
     assert rows.nfl.isna().all()
+
+
+def test_a_gzip_of_several_members_is_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv.gz"
+    whole = gzip.compress(b"a,b\n1,2\n") + gzip.compress(b"3,4\n")
+    path.write_bytes(whole)
+    assert read_table(str(path)).rows.to_dict("list") == {"a": [1, 3], "b": [2, 4]}
+    path.write_bytes(whole + b"\0" * 512)
+    assert len(read_table(str(path)).rows) == 2
+
+
+def test_a_gzip_with_something_behind_it_or_cut_off_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv.gz"
+    whole = gzip.compress(b"a,b\n1,2\n")
+    for content, message in ((whole + b"hello", "what gzip did not write"), (whole[:-5], "cut off")):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            read_table(str(path))
+
+
+def test_a_gzip_of_too_much_text_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "t.csv.gz"
+    path.write_bytes(gzip.compress(b"a\n" + b"1\n" * 100) * 2)
+    monkeypatch.setattr("infra.tables.LARGEST_BYTES", 300)
+    with pytest.raises(ValueError, match="GiB of text"):
+        read_table(str(path))
