@@ -9,18 +9,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from infra.delimited_text import read_delimited
 from infra.storage import open_filesystem
 from infra.storage_faults import patiently
-from tasks.science.cohort.problems import Problem, examples
+from tasks.science.cohort.problems import Problem
 from tasks.science.cohort.tsv import decoded
 
-# Text in these is a name, whatever it looks like: 007 is not 7.
-NAMES = ("participant_id", "session_id", "scan_id", "cohort", "site", "sex", "gender", "stratum")
-# In any column these say that there is no value; these words do so among numbers and names, and are a level elsewhere:
-# a treatment may be none.
-MISSING = ("", "n/a", "N/A", "NA", "na", "NaN", "nan", "NULL", "null", "#N/A", "#NULL!", "#DIV/0!", ".")
-NONE = ("None", "none")
-DELIMITERS = (",", ";", "\t", "|")
 LARGEST_BYTES = 2 * 2**30
 UNPACKED_BYTES = 2**22
 GZIP_MARK = b"\x1f\x8b"
@@ -96,40 +90,10 @@ def _inflated(data: bytes, url: str) -> bytes:
 def _delimited(data: bytes, url: str) -> ReadTable:
     problems: list[Problem] = []
     text = decoded(data, url, problems)
-    header = next((line for line in text.splitlines() if line.strip()), "")
-    if not header:
-        raise ValueError(f"{url} is empty; expected a header and rows.")
-    delimiter = max(DELIMITERS, key=header.count)
-    names = [name.strip().strip('"').strip() for name in header.split(delimiter)]
-    try:
-        rows = pd.read_csv(
-            io.StringIO(text),
-            sep=delimiter,
-            na_values=list(MISSING),
-            keep_default_na=False,
-            dtype={name: "str" for name in names if name in NAMES},
-            skipinitialspace=True,
-            low_memory=False,
-            index_col=False,
-        )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning) as error:
-        raise ValueError(f"{url}: its rows do not fit its header: {str(error).strip()} Correct that line.") from error
-    rows.columns = [str(name).strip() for name in rows.columns]
-    rows = rows.assign(**{str(name): _without_none(rows[name]) for name in rows if rows[name].isin(NONE).any()})
-    said = [problem.message for problem in problems]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        said.append(f"{url}: the columns {examples(repeated)} stand twice; the later ones are called by a number.")
-    return ReadTable(_checked(rows, url), tuple(said))
-
-
-def _without_none(column: pd.Series) -> pd.Series:
-    """Read None as missing in a name, and where all else are numbers."""
-    others = column.mask(column.isin(NONE))
-    if column.name in NAMES:
-        return others
-    numbers = pd.to_numeric(others, errors="coerce")
-    return numbers if numbers.notna().sum() == others.notna().sum() else column
+    if "\0" in text:
+        raise ValueError(f"{url} holds NUL bytes: is it UTF-16 or UTF-32 without a mark, or no text? Save it as UTF-8.")
+    rows, said = read_delimited(text, url)
+    return ReadTable(_checked(rows, url), (*(problem.message for problem in problems), *said))
 
 
 def _checked(rows: pd.DataFrame, url: str) -> pd.DataFrame:

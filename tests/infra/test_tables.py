@@ -46,3 +46,11 @@ def test_a_gzip_of_too_much_text_is_refused(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("infra.tables.LARGEST_BYTES", 300)
     with pytest.raises(ValueError, match="GiB of text"):
         read_table(str(path))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32"])
+def test_text_in_an_encoding_that_is_not_said_is_refused_in_words(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes("a,b\n1,2\n".encode(encoding))
+    with pytest.raises(ValueError, match="NUL bytes: is it UTF-16 or UTF-32"):
+        read_table(str(path))
