@@ -1,4 +1,4 @@
-"""Text with delimiters, as people and spreadsheets write it: no cell is lost or shifted unsaid."""
+"""Text with delimiters, as people and spreadsheets write it: no cell is lost, and no code becomes a number, unsaid."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from tasks.science.cohort.problems import examples, quoted
@@ -24,6 +25,7 @@ DELIMITERS = (",", ";", "\t", "|")
 LINES_COMPARED = 20
 # Excel says so in a line of its own.
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*')
+SCANNED_BYTES = 2**26
 
 
 class Header(NamedTuple):
@@ -60,19 +62,27 @@ def read_delimited(text: str, url: str) -> tuple[pd.DataFrame, list[str]]:
     body = "\n".join(lines[end:])
     if not body.strip():
         raise ValueError(f"{url} has 0 rows and {len(header.cells)} columns; expected some of both.")
-    return _typed(body, _names(header.cells), delimiter, url), said
+    rows, also = _typed(body, _names(header.cells), delimiter, url)
+    return rows, said + also
 
 
-def _typed(body: str, names: list[str], delimiter: str, url: str) -> pd.DataFrame:
+def _typed(body: str, names: list[str], delimiter: str, url: str) -> tuple[pd.DataFrame, list[str]]:
     options = _options(names, delimiter)
     try:
         rows = pd.read_csv(io.StringIO(body), dtype={name: "str" for name in names if name in NAMES}, **options)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(f"{url}: its rows do not fit its header: {str(error).strip()} Correct that line.") from error
+    codes = _zero_padded(rows, body, delimiter, options)
     for name in names:
-        if not pd.api.types.is_numeric_dtype(rows[name]):
+        if name in codes:
+            rows[name] = codes[name]
+        elif not pd.api.types.is_numeric_dtype(rows[name]):
             rows[name] = _without_none(rows[name])
-    return rows
+    if codes.empty:
+        return rows, []
+    first = codes.iloc[:, 0]
+    value, shown = quoted(first[_is_padded(first)].iloc[0]), examples([str(name) for name in codes])
+    return rows, [f"{url}: zeros stand before the numbers of {shown} ({value}): read as codes, not as amounts."]
 
 
 def _next_filled(lines: list[str], start: int) -> int:
@@ -190,6 +200,35 @@ def _options(names: list[str], delimiter: str) -> dict[str, Any]:
         "low_memory": False,
         "index_col": False,
     }
+
+
+def _zero_padded(rows: pd.DataFrame, body: str, delimiter: str, options: dict[str, Any]) -> pd.DataFrame:
+    """Read the columns again as text that hold 007, which is no 7; the others stay numbers, since those are fast."""
+    if not _may_be_padded(body, delimiter):
+        return pd.DataFrame()
+    numeric = rows.select_dtypes("number")
+    whole = [str(name) for name in numeric if (numeric[name].dropna() % 1 == 0).all()]
+    texts = pd.read_csv(io.StringIO(body), usecols=whole, dtype="str", **options) if whole else pd.DataFrame()
+    return texts[[name for name in texts if _is_padded(texts[name]).any()]]
+
+
+def _is_padded(texts: pd.Series) -> pd.Series:
+    return texts.str.fullmatch(r"0[0-9]+\s*").fillna(False).astype(bool)
+
+
+def _may_be_padded(body: str, delimiter: str) -> bool:
+    """Whether a cell begins with a zero and a digit; a part at a time, since a table may have two billion signs."""
+    data = np.frombuffer(f"\n{body}".encode(), dtype=np.uint8)
+    before = [ord(mark) for mark in {delimiter, '"', " ", "\n"}]
+    for start in range(0, len(data), SCANNED_BYTES):
+        part = data[start : start + SCANNED_BYTES + 2]
+        begins = np.zeros(len(part), dtype=bool)
+        for mark in before:
+            begins |= part == mark
+        padded = begins[:-2] & (part[1:-1] == ord("0"))
+        if (padded & (part[2:] >= ord("0")) & (part[2:] <= ord("9"))).any():
+            return True
+    return False
 
 
 def _without_none(column: pd.Series) -> pd.Series:

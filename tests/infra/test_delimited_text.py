@@ -64,3 +64,14 @@ def test_what_is_odd_about_a_header_is_said() -> None:
         "t.csv: line 1 holds numbers (51.8): is it a row? Write a header of names above it."
     ]
     assert "the columns x stand twice" in " ".join(read_delimited("x,x,,\n1,2,3,4\n", "t.csv")[1])
+
+
+def test_zeros_before_a_number_make_a_code_in_its_column_alone() -> None:
+    rows, said = read_delimited('g;"h";v;n\n"007";1;0.05;10\n 12;2;00.5;\n;3;1e-05;20\n', "t.csv")
+    assert rows.g.fillna("").tolist() == ["007", "12", ""]
+    assert rows.drop(columns="g").fillna(-1).to_dict("list") == {
+        "h": [1, 2, 3],
+        "v": [0.05, 0.5, 1e-05],
+        "n": [10, -1, 20],
+    }
+    assert said == ["t.csv: zeros stand before the numbers of g ('007'): read as codes, not as amounts."]
