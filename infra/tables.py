@@ -5,14 +5,17 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 
 import pandas as pd
+import pyarrow as pa
+from pyarrow.parquet import ParquetFile
 
 from infra.delimited_text import read_delimited
 from infra.storage import open_filesystem
 from infra.storage_faults import patiently
-from tasks.science.cohort.problems import Problem
+from tasks.science.cohort.problems import Problem, examples
 from tasks.science.cohort.tsv import decoded
 
 LARGEST_BYTES = 2 * 2**30
@@ -49,12 +52,7 @@ def read_table(url: str) -> ReadTable:
         raise ValueError(f"{url}: expected a table that ends in {', '.join(ENDINGS)}. Save it as one of these.")
     data = _bytes(url)
     if name.endswith(".parquet"):
-        try:
-            rows = pd.read_parquet(io.BytesIO(data))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{url} is no Parquet file: {error}") from error
-        rows = rows.reset_index() if rows.index.names != [None] else rows
-        return ReadTable(_checked(rows, url), ())
+        return _parquet(data, url)
     text = _inflated(data, url) if name.endswith(".gz") else data
     return _delimited(text, url)
 
@@ -67,6 +65,35 @@ def _bytes(url: str) -> bytes:
         raise FileNotFoundError(f"no table at {url}; give the path or URL of a CSV, TSV or Parquet file") from None
     except IsADirectoryError:
         raise ValueError(f"{url} is a folder; give the path of a table in it") from None
+
+
+def _parquet(data: bytes, url: str) -> ReadTable:
+    """Read Parquet; a column of what no model can read, such as lists, is left out and said."""
+    try:
+        schema = ParquetFile(io.BytesIO(data)).schema_arrow
+        nested = [field.name for field in schema if pa.types.is_nested(field.type)]
+        flat = [name for name in schema.names if name not in nested]
+        repeated = [name for name, count in Counter(schema.names).items() if count > 1]
+        rows = pd.DataFrame() if repeated else pd.read_parquet(io.BytesIO(data), columns=flat if nested else None)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{url} is no Parquet file that can be read: {error}") from error
+    if repeated:
+        raise ValueError(f"{url}: the columns {examples(repeated)} stand twice. Rename one of each.")
+    if rows.index.names != [None]:
+        rows.index.names = [f"{name}_index" if name in rows else name for name in rows.index.names]
+        rows = rows.reset_index()
+    said = [f"{url}: {name} holds lists or records, and is not read. Write a column for each value." for name in nested]
+    for name in (field.name for field in schema if field.name in rows and _is_binary(field.type)):
+        try:
+            rows[name] = rows[name].map(bytes.decode, na_action="ignore")
+        except UnicodeDecodeError:
+            rows = rows.drop(columns=name)
+            said.append(f"{url}: {name} holds bytes that are no UTF-8 text, and is not read. Write it as text.")
+    return ReadTable(_checked(rows, url), tuple(said))
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
 
 
 def _inflated(data: bytes, url: str) -> bytes:

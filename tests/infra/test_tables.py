@@ -6,6 +6,8 @@ import gzip
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from infra.tables import read_table
@@ -54,3 +56,27 @@ def test_text_in_an_encoding_that_is_not_said_is_refused_in_words(tmp_path: Path
     path.write_bytes("a,b\n1,2\n".encode(encoding))
     with pytest.raises(ValueError, match="NUL bytes: is it UTF-16 or UTF-32"):
         read_table(str(path))
+
+
+def test_parquet_with_a_column_of_its_index_name_keeps_both(tmp_path: Path) -> None:
+    table = pd.DataFrame({"id": ["a", "b"], "x": [1, 2]}).set_index("id", drop=False)
+    table.to_parquet(tmp_path / "t.parquet")
+    rows = read_table(str(tmp_path / "t.parquet")).rows
+    assert rows.to_dict("list") == {"id_index": ["a", "b"], "id": ["a", "b"], "x": [1, 2]}
+
+
+def test_parquet_columns_of_one_name_are_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table([pa.array([1]), pa.array([2])], names=["a", "a"]), tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match="the columns a stand twice"):
+        read_table(str(tmp_path / "t.parquet"))
+
+
+def test_parquet_bytes_are_text_and_lists_are_left_out_and_said(tmp_path: Path) -> None:
+    columns = {"y": [1, 2], "l": [[1], [2]], "s": [{"a": 1}, None], "b": ["Mü".encode(), None], "z": [b"\xff", b"a"]}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    read = read_table(str(tmp_path / "t.parquet"))
+    assert read.rows.fillna("").to_dict("list") == {"y": [1, 2], "b": ["Mü", ""]}
+    said = " ".join(read.problems)
+    assert "l holds lists" in said
+    assert "s holds lists" in said
+    assert "z holds bytes that are no UTF-8 text" in said
