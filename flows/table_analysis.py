@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from infra.analysis_file import load_models
-from infra.tables import read_table, write_files
+from infra.analysis_file import find_analysis, load_models
+from infra.result_folder import check_folder, write_files
+from infra.tables import read_table
 from tasks.science.report.publication import publish
 from tasks.science.statistics.analysis import Analysis, analyse
 from tasks.science.statistics.association_fit import AssociationFit
@@ -18,6 +19,17 @@ from tasks.science.statistics.estimate_tables import combined_estimates, estimat
 from tasks.science.statistics.fit_record import to_record
 
 EFFECTS = "effects.csv"
+RECORD = "analysis.json"
+# Known before any model is fitted; what else is written depends on the models.
+ALWAYS_WRITTEN = (
+    EFFECTS,
+    RECORD,
+    "methods.txt",
+    "methods.md",
+    "report.html",
+    "tables/effects.csv",
+    "figures/forest.svg",
+)
 # A screen of a thousand models is read from its file.
 MOST_DESCRIBED = 20
 
@@ -35,10 +47,12 @@ def associate_table(table: str, models: str, out: str, figures: bool = True) -> 
         The analysis, and where its files are.
     """
     specs = load_models(models)
+    inputs = (table, str(find_analysis(models.partition("#")[0])))
+    check_folder(out, ALWAYS_WRITTEN, inputs)
     read = read_table(table)
     found = analyse(specs, read.rows)
     analysis = Analysis(found.fits, found.effects, (*read.problems, *found.problems))
-    return analysis, write_files(out, _files(analysis, figures))
+    return analysis, write_files(out, _files(analysis, figures), inputs)
 
 
 def associate_estimates(files: Sequence[str], out: str, figures: bool = True) -> tuple[Analysis, list[str]]:
@@ -53,12 +67,13 @@ def associate_estimates(files: Sequence[str], out: str, figures: bool = True) ->
     Returns:
         The analysis, and where its files are.
     """
+    check_folder(out, ALWAYS_WRITTEN, files)
     read = [(url, read_table(url)) for url in files]
     rows = [estimate_rows(table.rows, url) for url, table in read]
     found = combined_estimates(pd.concat(rows, ignore_index=True))
     said = [sentence for _, table in read for sentence in table.problems]
     analysis = Analysis(found.fits, found.effects, (*said, *found.problems))
-    return analysis, write_files(out, _files(analysis, figures))
+    return analysis, write_files(out, _files(analysis, figures), files)
 
 
 def summary(analysis: Analysis, files: Sequence[str]) -> dict[str, Any]:
@@ -136,7 +151,7 @@ def _files(analysis: Analysis, figures: bool) -> dict[str, bytes]:
     )
     record = {"problems": list(analysis.problems), "models": [to_record(fit) for fit in analysis.fits]}
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-    files = {EFFECTS: effects.to_csv(index=False).encode(), "analysis.json": text.encode()}
+    files = {EFFECTS: effects.to_csv(index=False).encode(), RECORD: text.encode()}
     return {**files, **publish(analysis, figures)}
 
 

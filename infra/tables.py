@@ -128,23 +128,3 @@ def _checked(rows: pd.DataFrame, url: str) -> pd.DataFrame:
         raise ValueError(f"{url} has {len(rows)} rows and {len(rows.columns)} columns; expected some of both.")
     rows.columns = [str(name) for name in rows.columns]
     return rows
-
-
-def write_files(url: str, files: dict[str, bytes]) -> list[str]:
-    """Write files into a folder of any store, which is made where it is missing.
-
-    Args:
-        url: Path or URL of the folder.
-        files: Name below it → content.
-
-    Returns:
-        Where each is.
-    """
-    filesystem, root = open_filesystem(url)
-    if filesystem.isfile(root):
-        raise ValueError(f"{url} is a file; expected a folder to write to, or a name that does not exist yet")
-    for name, content in files.items():
-        path = f"{root}/{name}"
-        filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-        patiently(lambda path=path, content=content: filesystem.pipe_file(path, content), url)  # type: ignore[misc]
-    return [f"{url.rstrip('/')}/{name}" for name in files]

@@ -274,3 +274,27 @@ def test_a_table_on_s3_is_read_and_its_effects_are_written_there(
     assert "clinic/out/one/effects.csv" in bucket.find("clinic/out")
     with pytest.raises(ValueError, match="must not hold credentials"):
         read_table("s3://user:secret@clinic/table.csv")
+
+
+def test_no_input_is_overwritten_by_results(tmp_path: Path, spec: Path) -> None:
+    for seed, site in enumerate(("oslo", "graz")):
+        clinic(seed=seed).to_csv(tmp_path / f"{site}.csv", index=False)
+        associate("--table", tmp_path / f"{site}.csv", "--models", spec, "--out", tmp_path / site)
+    oslo, graz, mine = (tmp_path / name for name in ("oslo/effects.csv", "graz/effects.csv", "oslo/methods.txt"))
+    mine.write_text(MODELS)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for arguments in (
+        ["--estimates", oslo, graz],
+        ["--table", oslo, "--models", spec],
+        ["--table", tmp_path / "graz.csv", "--models", mine],
+    ):
+        said = associate(*arguments, "--out", tmp_path / "oslo", code=1)
+        assert "would be overwritten" in " ".join(said.split())
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("arguments", [["--models", "ms", "--table"], ["--estimates"]])
+def test_an_output_folder_without_a_name_is_refused(tmp_path: Path, arguments: list[str]) -> None:
+    clinic().to_csv(tmp_path / "t.csv", index=False)
+    said = associate(*arguments, tmp_path / "t.csv", "--out", "", code=1)
+    assert "the folder to write to is empty" in " ".join(said.split())
