@@ -1,15 +1,23 @@
-"""The folder that results go to: no input is overwritten there."""
+"""The folder that results go to: no input is overwritten there, and nothing of an earlier run is taken for new."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from fsspec import AbstractFileSystem
 
 from infra.storage import open_filesystem, protocols
 from infra.storage_faults import patiently
+
+# What `sha256sum --check` reads, too.
+LIST = "padflow-files.txt"
+LIST_HEAD = "# What padflow wrote here; its next run takes away what it does not write again, unless it was changed.\n"
+LISTED = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 def check_folder(url: str, names: Sequence[str], inputs: Sequence[str]) -> None:
@@ -27,7 +35,7 @@ def check_folder(url: str, names: Sequence[str], inputs: Sequence[str]) -> None:
     if not url.strip():
         raise ValueError("the folder to write to is empty; expected a path or URL, as in --out results")
     filesystem, root = open_filesystem(url)
-    _refuse_overwriting(filesystem, root, url, names, inputs)
+    _refuse_overwriting(filesystem, root, url, [*names, *_earlier(filesystem, root)], inputs)
     if not _is_local(filesystem):
         if filesystem.isfile(root):
             raise ValueError(f"{url} is a file; expected a folder to write to, or a name that does not exist yet")
@@ -41,6 +49,9 @@ def check_folder(url: str, names: Sequence[str], inputs: Sequence[str]) -> None:
 def write_files(url: str, files: dict[str, bytes], inputs: Sequence[str] = ()) -> list[str]:
     """Write files into a folder of any store, which is made where it is missing.
 
+    What an earlier run wrote there, by its own list, and this one does not is taken away; nobody then takes a table
+    of last week for one of these models.
+
     Args:
         url: Path or URL of the folder.
         files: Name below it → content.
@@ -51,6 +62,10 @@ def write_files(url: str, files: dict[str, bytes], inputs: Sequence[str] = ()) -
     """
     filesystem, root = open_filesystem(url)
     _refuse_overwriting(filesystem, root, url, list(files), inputs)
+    _remove_earlier(filesystem, root, url, files)
+    lines = [f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items()]
+    # First, so that what a run leaves that breaks off is listed.
+    files = {LIST: (LIST_HEAD + "".join(lines)).encode(), **files}
     for name, content in files.items():
         path = f"{root}/{name}"
         filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
@@ -75,7 +90,7 @@ def _check_local(folder: Path) -> None:
 def _refuse_overwriting(
     filesystem: AbstractFileSystem, root: str, url: str, names: Sequence[str], inputs: Sequence[str]
 ) -> None:
-    written = {_identity(filesystem, f"{root}/{name}"): name for name in names}
+    written = {_identity(filesystem, f"{root}/{name}"): name for name in (LIST, *names)}
     for source in inputs:
         name = written.get(_identity(*open_filesystem(source)))
         if name is not None:
@@ -94,3 +109,25 @@ def _identity(filesystem: AbstractFileSystem, path: str) -> object:
     except OSError:
         return os.path.realpath(path)
     return found.st_dev, found.st_ino
+
+
+def _earlier(filesystem: AbstractFileSystem, root: str) -> dict[str, str]:
+    """What an earlier run wrote: name below the folder → digest of its content."""
+    try:
+        text = filesystem.cat_file(f"{root}/{LIST}").decode(errors="replace")
+    except OSError:
+        return {}
+    found = [LISTED.fullmatch(line) for line in text.splitlines()] if text.startswith(LIST_HEAD) else []
+    return {match[2]: match[1] for match in found if match and ".." not in match[2].split("/")}
+
+
+def _remove_earlier(filesystem: AbstractFileSystem, root: str, url: str, kept: Collection[str]) -> None:
+    for name, digest in _earlier(filesystem, root).items():
+        path = f"{root}/{name}"
+        if name in kept or (_is_local(filesystem) and os.path.realpath(path) != f"{os.path.realpath(root)}/{name}"):
+            continue
+        with suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            content = patiently(lambda path=path: filesystem.cat_file(path), url)  # type: ignore[misc]
+            # Who wrote something of his own under that name keeps it.
+            if hashlib.sha256(content).hexdigest() == digest:
+                filesystem.rm_file(path)

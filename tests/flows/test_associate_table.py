@@ -293,6 +293,21 @@ def test_no_input_is_overwritten_by_results(tmp_path: Path, spec: Path) -> None:
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
+def test_no_result_of_an_earlier_run_is_left_beside_new_ones(tmp_path: Path, spec: Path) -> None:
+    clinic().to_csv(tmp_path / "t.csv", index=False)
+    other = tmp_path / "other.toml"
+    other.write_text(MODELS.replace('name = "edss"', 'name = "severity"'))
+    left = {}
+    for models in (spec, other):
+        associate("--table", tmp_path / "t.csv", "--models", models, "--out", tmp_path / "o")
+        associate("--table", tmp_path / "t.csv", "--models", models, "--out", tmp_path / models.stem)
+        left[models.stem] = [
+            {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+            for folder in (tmp_path / "o", tmp_path / models.stem)
+        ]
+    assert left["other"][0] == left["other"][1] != left["models"][0]
+
+
 @pytest.mark.parametrize("arguments", [["--models", "ms", "--table"], ["--estimates"]])
 def test_an_output_folder_without_a_name_is_refused(tmp_path: Path, arguments: list[str]) -> None:
     clinic().to_csv(tmp_path / "t.csv", index=False)

@@ -1,4 +1,4 @@
-"""Where results are written: inputs stay."""
+"""Where results are written: inputs and what is not padflow's stay, what an earlier run left does not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,46 @@ from pathlib import Path
 
 import pytest
 
-from infra.result_folder import check_folder, write_files
+from infra.result_folder import LIST, check_folder, write_files
+
+
+def written(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {LIST}
+
+
+def test_what_an_earlier_run_wrote_and_nobody_changed_is_taken_away(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_files(str(out), {"effects.csv": b"1", "tables/a.csv": b"a", "tables/b.csv": b"b"})
+    (out / "tables" / "b.csv").write_bytes(b"a reader's own")
+    (out / "notes.txt").write_bytes(b"mine")
+    write_files(str(out), {"effects.csv": b"2"})
+    assert written(out) == {"effects.csv", "tables/b.csv", "notes.txt"}
+    assert (out / "effects.csv").read_bytes() == b"2"
+
+
+def test_nothing_outside_the_folder_is_taken_away(tmp_path: Path) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    other.mkdir()
+    (other / "a.csv").write_bytes(b"a")
+    write_files(str(out), {"tables/a.csv": b"a", "a.csv": b"a"})
+    (out / "tables" / "a.csv").unlink()
+    (out / "tables").rmdir()
+    (out / "tables").symlink_to(other)
+    (out / "a.csv").unlink()
+    (out / "a.csv").symlink_to(other / "a.csv")
+    with (out / LIST).open("a") as listed:
+        digest = (out / LIST).read_text().split("\n")[1][:64]
+        listed.write(f"{digest}  ../other/a.csv\n{digest}  /{other}/a.csv\n")
+    write_files(str(out), {"effects.csv": b"1"})
+    assert (other / "a.csv").read_bytes() == b"a"
+
+
+def test_a_list_that_is_not_padflows_names_nothing(tmp_path: Path) -> None:
+    write_files(str(tmp_path), {"a.csv": b"a"})
+    listed = (tmp_path / LIST).read_text().split("\n", 1)[1]
+    (tmp_path / LIST).write_text(listed)
+    write_files(str(tmp_path), {"b.csv": b"b"})
+    assert written(tmp_path) == {"a.csv", "b.csv"}
 
 
 @pytest.mark.parametrize("link", [None, os.symlink, os.link])
@@ -25,6 +64,12 @@ def test_an_input_is_never_overwritten(tmp_path: Path, link: object) -> None:
         with pytest.raises(ValueError, match=r"would be overwritten: it is the file effects\.csv"):
             attempt()
     assert own.read_bytes() == b"site"
+
+
+def test_an_input_that_an_earlier_run_wrote_is_not_taken_away(tmp_path: Path) -> None:
+    write_files(str(tmp_path), {"tables/old.csv": b"a"})
+    with pytest.raises(ValueError, match="would be overwritten"):
+        check_folder(str(tmp_path), ["effects.csv"], [str(tmp_path / "tables" / "old.csv")])
 
 
 @pytest.mark.parametrize(
