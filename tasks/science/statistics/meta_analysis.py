@@ -83,7 +83,8 @@ def pool(estimates: ArrayLike, errors: ArrayLike, method: Literal["REML", "PM"] 
     plain = float(np.sqrt(1 / weights.sum()))
     # Estimates that are equal to the last digit are copies or rounded, not certain.
     se = se if se > 1e-9 * plain else plain
-    typical = (k - 1) * fixed.sum() / (fixed.sum() ** 2 - (fixed**2).sum())
+    # Σᵢ≠ⱼ wᵢwⱼ, pair by pair: as (Σw)² − Σw² nothing is left of it where one stratum is nearly all.
+    typical = (k - 1) * fixed.sum() / (2 * np.triu(np.outer(fixed, fixed), 1).sum())
     reach = stats.t.ppf(0.975, k - 2) * np.sqrt(tau2 + plain**2) if k > 2 else np.nan
     return Pooled(
         estimate=mean,

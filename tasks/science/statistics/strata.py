@@ -24,6 +24,8 @@ from .selection import select_rows
 
 # Below months for years; far above what people differ by.
 OTHER_UNIT = 6.0
+# Its fourth power is a number yet.
+LARGEST = 1e70
 
 Fit = Callable[[AssociationSpec, pd.DataFrame], AssociationFit]
 
@@ -195,6 +197,9 @@ def combine(
         if len(sound) < k:
             who = examples([str(name) for name in sound["stratum"]])
             problems.append(f"{term}: {len(sound)} of {k} levels of {what} estimate it: {who}.")
+        if extreme := _of_extremes(sound):
+            problems.append(f"{term}: {extreme}")
+            continue
         problems += _of_units(str(term), sound) if term != INTERCEPT else []
         pooled = pool(sound["estimate"], sound["se"], method)
         problems += [f"{term}: {sentence}" for sentence in pooled.problems if term != "Intercept"]
@@ -234,6 +239,16 @@ def combine(
         heterogeneity=pd.DataFrame(between, columns=HETEROGENEITY_COLUMNS),
         notes=(*base.notes, "Each term is combined by itself; the strata's covariances between terms are not used."),
     )
+
+
+def _of_extremes(rows: pd.DataFrame) -> str:
+    """Say which strata are of a size whose squares and their products no computer's number holds."""
+    sizes = rows[["estimate", "se"]].astype(float).abs()
+    out = (sizes["estimate"] > LARGEST) | (sizes["se"] > LARGEST) | (sizes["se"] < 1 / LARGEST)
+    if not out.any():
+        return ""
+    shown = [f"{row.stratum} {row.estimate:.3g}, SE {row.se:.3g}" for row in rows[out].itertuples()]
+    return f"not combined, since its size is beyond what can be computed ({examples(shown)}). Give it in another unit."
 
 
 def _of_units(term: str, rows: pd.DataFrame) -> list[str]:
