@@ -36,6 +36,9 @@ COLUMNS_READ = (
 # What padflow writes, and what others call it.
 OTHER_NAMES = {"site": "stratum", "n_used": "n", "std_error": "se", "beta": "estimate"}
 
+# A colon within brackets is of a level's name.
+BETWEEN_FACTORS = re.compile(r"\s*:\s*(?![^\[]*\])")
+INTERVAL = re.compile(r"(?i)(^|[^a-z])(ci|lower|upper|low|high)([^a-z]|$)")
 WORDS = {"estimate": "estimate", "se": "standard error"}
 YES = ("true", "t", "yes", "y", "1", "1.0", "ja", "j", "wahr", "oui", "sí", "si")
 NO = ("false", "f", "no", "n", "0", "0.0", "nein", "falsch", "non")
@@ -54,14 +57,12 @@ def estimate_rows(table: pd.DataFrame, source: str) -> pd.DataFrame:
         `COLUMNS_READ`, the `source`, and the `reason` why an estimate cannot be used, empty where it can.
 
     Raises:
-        ValueError: A column is absent, or `of_interest` says neither yes nor no.
+        ValueError: A column is absent, `n` counts no people, or `of_interest` says neither yes nor no.
     """
-    renamed = {old: new for old, new in OTHER_NAMES.items() if old in table and new not in table}
-    rows = table.rename(columns=renamed)
+    rows = _with_known_names(table).reset_index(drop=True)
     for name in NEEDED:
         if name not in rows:
-            raise ValueError(f"{source}: no column {name!r} of estimates; {nearest(name, rows.columns)}")
-    rows = rows.reset_index(drop=True)
+            raise ValueError(f"{source}: no column {name!r} of estimates; {_what_to_give(name, table)}")
     reasons = pd.Series("", index=rows.index)
     for name in ("estimate", "se", "df", "n"):
         given = rows[name] if name in rows else pd.Series(np.nan, index=rows.index)
@@ -70,15 +71,49 @@ def estimate_rows(table: pd.DataFrame, source: str) -> pd.DataFrame:
             wrong = wrong.mask(is_missing(given), "is missing").mask(np.isinf(rows[name]), "is infinite")
             wrong = wrong.mask(rows[name] <= 0, "is not above 0") if name == "se" else wrong
             reasons = reasons.mask((reasons == "") & (wrong != ""), f"{WORDS[name]} " + wrong)
+        if name == "n":
+            _refuse_counts(given, rows, wrong, source)
+            rows[name] = rows[name].where(np.isfinite(rows[name]))
     site = _file_site(source)
     given = rows["stratum"] if "stratum" in rows else pd.Series(site, index=rows.index)
     rows["stratum"] = as_levels(given).map(lambda text: text.strip() if text else site)
-    rows["term"] = as_levels(rows["term"])
+    rows["term"] = as_levels(rows["term"]).map(lambda text: " ".join(text.split()) if text else None)
     rows["model"] = as_levels(rows["model"]) if "model" in rows else "model"
     for name in ("formula", "method", "kind", "family", "reference"):
         rows[name] = as_levels(rows[name]).map(lambda text: text or "") if name in rows else ""
     rows["of_interest"] = _of_interest(rows, source)
     return rows.assign(source=source, reason=reasons)[[*COLUMNS_READ, "source", "reason"]]
+
+
+def _with_known_names(table: pd.DataFrame) -> pd.DataFrame:
+    """Call columns as padflow does, whatever their capitals: Term, SE, n_used."""
+    known = {name: name for name in COLUMNS_READ} | OTHER_NAMES
+    renamed: dict[str, str] = {}
+    # A column that has its name already goes before one that could have it.
+    for column in sorted(map(str, table.columns), key=lambda column: (column not in COLUMNS_READ, column not in known)):
+        name = known.get(column.strip().casefold())
+        if name is not None and name not in renamed.values():
+            renamed[column] = name
+    return table.rename(columns=renamed)
+
+
+def _what_to_give(name: str, table: pd.DataFrame) -> str:
+    if name == "se" and any(INTERVAL.search(str(column)) for column in table.columns):
+        return "of a 95% interval it is (high − low) / 3.92, for ratios of the logarithms of its ends."
+    return nearest(name, table.columns)
+
+
+def _refuse_counts(given: pd.Series, rows: pd.DataFrame, wrong: pd.Series, source: str) -> None:
+    """Refuse an `n` that counts nobody; that of a model without an estimate is not used."""
+    counts = rows["n"]
+    odd = (wrong != "") | (counts.notna() & ~(np.isfinite(counts) & (counts >= 1) & (counts % 1 == 0)))
+    odd &= rows["estimate"].notna()
+    if odd.any():
+        place = int(np.flatnonzero(odd)[0])
+        raise ValueError(
+            f"{source}: n is {given.iloc[place]} in row {place + 1} ({rows['term'].iloc[place]}); expected a count of "
+            "people, 1 or more. Correct it, or empty it if it is not known."
+        )
 
 
 def _numbers(column: pd.Series) -> tuple[pd.Series, pd.Series]:
@@ -122,6 +157,7 @@ def combined_estimates(rows: pd.DataFrame) -> Analysis:
             estimate.
     """
     rows, said = _with_model_and_term(rows)
+    rows = rows.assign(term=_spelt_alike(rows))
     _refuse_sites_given_twice(rows)
     fits = [_combined(str(name), part) for name, part in rows.groupby("model", sort=False)]
     return gathered(fits, said)
@@ -142,6 +178,12 @@ def _with_model_and_term(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     if rows.empty:
         raise ValueError(f"No row has an estimate of a term of a model. {' '.join(said)}")
     return rows, said
+
+
+def _spelt_alike(rows: pd.DataFrame) -> list[str]:
+    """Write each term as the first site does: `edss:sex[M]` and `sex[M]:edss` are one interaction."""
+    first: dict[tuple[str, ...], str] = {}
+    return [first.setdefault(tuple(sorted(BETWEEN_FACTORS.split(term))), term) for term in rows["term"]]
 
 
 def _refuse_sites_given_twice(rows: pd.DataFrame) -> None:
@@ -218,8 +260,7 @@ def _differing_references(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
     refused: dict[str, list[str]] = {}
     unknown: dict[tuple[str, ...], list[str]] = {}
     for term, part in rows.groupby("term", sort=False):
-        # A table written by hand may give `CIS` where padflow writes `phenotype = CIS`.
-        levels = part["reference"].map(lambda text: re.sub(r"[^;]* = ", "", text))
+        levels = _levels_of(part["reference"])
         given = part[levels != ""]
         if levels[given.index].nunique() > 1:
             shown = "; ".join(f"{site} {text}" for site, text in zip(given["stratum"], given["reference"], strict=True))
@@ -238,6 +279,17 @@ def _differing_references(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
         for sites, terms in unknown.items()
     ]
     return [term for terms in refused.values() for term in terms], said
+
+
+def _levels_of(references: pd.Series) -> pd.Series:
+    """The reference levels alone, since a table written by hand may give `CIS` where padflow writes `phenotype = CIS`.
+
+    Where all are named, their order says nothing.
+    """
+    parts = references.map(lambda text: text.split("; "))
+    if all(" = " in part for each in parts for part in each if part):
+        parts = parts.map(sorted)
+    return parts.map(lambda each: "; ".join(re.sub(r".* = ", "", part) for part in each))
 
 
 def _file_site(source: str) -> str:

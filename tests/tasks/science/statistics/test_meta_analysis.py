@@ -341,3 +341,52 @@ def test_a_site_in_another_unit_and_a_site_given_twice_are_asked_about() -> None
     assert "oslo, osl give the same numbers: is it one site twice?" in said
     with pytest.raises(ValueError, match="Sites Oslo and oslo"):
         combined(Oslo=edss_of(0.8), oslo=edss_of(0.8))
+
+
+@pytest.mark.parametrize("n", [np.inf, -5, 0, 30.5, "forty"])
+def test_a_count_that_counts_nobody_is_refused_with_its_row(n: object) -> None:
+    table = pd.concat([edss_of(0.8), edss_of(0.7, n=n, term="age")])
+    with pytest.raises(ValueError, match=rf"a\.csv: n is {n} in row 2 \(age\); expected a count of people"):
+        combined(a=table)
+    fit, _ = combined(a=pd.concat([edss_of(0.8), edss_of(None, n=n, term="age")]), b=edss_of(0.6))
+    assert fit.n_used == 100
+
+
+@pytest.mark.parametrize(("estimate", "se"), [(1e300, 0.2), (0.8, 1e200), (0.8, 1e-200)])
+def test_a_term_whose_size_cannot_be_computed_with_leaves_the_others(estimate: float, se: float) -> None:
+    odd = pd.concat([edss_of(estimate, se), edss_of(0.1, term="age")])
+    fit, said = combined(a=odd, b=pd.concat([edss_of(0.7), edss_of(0.2, term="age")]))
+    assert fit.coefficients.term.tolist() == ["age"]
+    assert f"edss: not combined, since its size is beyond what can be computed (a {estimate:.3g}, SE {se:.3g})" in said
+
+
+def test_a_site_with_all_the_weight_is_combined() -> None:
+    fit, _ = combined(a=edss_of(0.8, 1e-12), b=edss_of(0.7), c=edss_of(0.6))
+    assert fit.heterogeneity.i2.between(0, 1).all()
+
+
+def test_one_interaction_is_one_however_it_is_spelt() -> None:
+    reference, turned = "diagnosis = HC; sex = F", "sex = F; diagnosis = HC"
+    fit, said = combined(
+        a=edss_of(0.8, term="diagnosis[MS]:sex[M]", reference=reference),
+        b=edss_of(0.7, term="sex[M] : diagnosis[MS] ", reference=turned),
+    )
+    assert fit.coefficients.term.tolist() == ["diagnosis[MS]:sex[M]"]
+    assert "not combined" not in said
+    apart, _ = combined(a=edss_of(0.8, term="g[a:b]"), b=edss_of(0.7, term="g[b:a]"))
+    assert not len(apart.coefficients)
+
+
+def test_columns_are_known_in_any_capitals() -> None:
+    table = edss_of(0.8).rename(columns={"term": "Term", "estimate": " Beta", "se": "SE", "n": "N"})
+    fit, _ = combined(a=table, b=edss_of(0.7).assign(SE=99.0, beta=99.0))
+    assert fit.n_used == 100
+    assert fit.coefficients.estimate.between(0.7, 0.8).all()
+
+
+def test_how_an_interval_becomes_an_error_is_said() -> None:
+    table = edss_of(0.8).drop(columns="se").assign(ci_low=0.4, ci_high=1.2)
+    with pytest.raises(
+        ValueError, match=r"no column 'se' of estimates; of a 95% interval it is \(high − low\) / 3\.92"
+    ):
+        estimate_rows(table, "a.csv")
