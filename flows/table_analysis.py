@@ -12,6 +12,7 @@ import pandas as pd
 from infra.analysis_file import find_analysis, load_models
 from infra.result_folder import check_folder, write_files
 from infra.tables import read_table
+from tasks.science.report.csv_files import csv_text, without_guards
 from tasks.science.report.publication import publish
 from tasks.science.statistics.analysis import Analysis, analyse
 from tasks.science.statistics.association_fit import AssociationFit
@@ -69,7 +70,7 @@ def associate_estimates(files: Sequence[str], out: str, figures: bool = True) ->
     """
     check_folder(out, ALWAYS_WRITTEN, files)
     read = [(url, read_table(url)) for url in files]
-    rows = [estimate_rows(table.rows, url) for url, table in read]
+    rows = [estimate_rows(without_guards(table.rows), url) for url, table in read]
     found = combined_estimates(pd.concat(rows, ignore_index=True))
     said = [sentence for _, table in read for sentence in table.problems]
     analysis = Analysis(found.fits, found.effects, (*said, *found.problems))
@@ -151,7 +152,7 @@ def _files(analysis: Analysis, figures: bool) -> dict[str, bytes]:
     )
     record = {"problems": list(analysis.problems), "models": [to_record(fit) for fit in analysis.fits]}
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-    files = {EFFECTS: effects.to_csv(index=False).encode(), RECORD: text.encode()}
+    files = {EFFECTS: csv_text(effects, digits=None).encode(), RECORD: text.encode()}
     return {**files, **publish(analysis, figures)}
 
 

@@ -313,3 +313,27 @@ def test_an_output_folder_without_a_name_is_refused(tmp_path: Path, arguments: l
     clinic().to_csv(tmp_path / "t.csv", index=False)
     said = associate(*arguments, tmp_path / "t.csv", "--out", "", code=1)
     assert "the folder to write to is empty" in " ".join(said.split())
+
+
+def test_effects_run_no_formula_in_a_spreadsheet_and_are_read_back_as_they_were(tmp_path: Path) -> None:
+    models = tmp_path / "models.toml"
+    models.write_text(MODELS.replace('name = "edss"', 'name = "@edss"').replace("edss +", "`=1+1` +"))
+    for seed, site in enumerate(("oslo", "graz")):
+        clinic(seed=seed).rename(columns={"edss": "=1+1"}).to_csv(tmp_path / f"{site}.csv", index=False)
+        associate("--table", tmp_path / f"{site}.csv", "--models", models, "--out", tmp_path / site)
+    files = [tmp_path / site / "effects.csv" for site in ("oslo", "graz")]
+    out = associate("--estimates", *files, "--out", tmp_path / "both", "--json")
+    for file in (*files, tmp_path / "both" / "effects.csv"):
+        effects = pd.read_csv(file)
+        text = effects.select_dtypes("str")
+        assert not text.map(lambda cell: str(cell).startswith(("=", "+", "-", "@"))).any(axis=None)
+        assert pd.api.types.is_float_dtype(effects.estimate)
+    assert "=1+1" in {row["term"] for row in json.loads(out)["effects"]}
+    assert {model["name"] for model in json.loads(out)["models"]} == {"@edss"}
+
+
+def test_numbers_of_effects_keep_every_digit(tmp_path: Path, spec: Path) -> None:
+    clinic().to_csv(tmp_path / "t.csv", index=False)
+    out = json.loads(associate("--table", tmp_path / "t.csv", "--models", spec, "--out", tmp_path / "o", "--json"))
+    written = pd.read_csv(tmp_path / "o" / "effects.csv", dtype="str")
+    assert written.estimate.map(float).tolist() == [row["estimate"] for row in out["effects"]]
