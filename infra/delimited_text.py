@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.science.cohort.problems import examples, quoted
-from tasks.science.cohort.tsv import LINE_END, as_number
+from tasks.science.cohort.tsv import as_number
 
 # Text in these is a name, whatever it looks like: 007 is not 7.
 NAMES = ("participant_id", "session_id", "scan_id", "cohort", "site", "sex", "gender", "stratum")
@@ -25,7 +25,8 @@ DELIMITERS = (",", ";", "\t", "|")
 LINES_COMPARED = 20
 # Excel says so in a line of its own.
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*')
-SCANNED_BYTES = 2**26
+# Few enough to stay in the processor's cache.
+SCANNED_BYTES = 2**17
 
 
 class Header(NamedTuple):
@@ -49,7 +50,7 @@ def read_delimited(text: str, url: str) -> tuple[pd.DataFrame, list[str]]:
     Raises:
         ValueError: There is nothing, a row has more cells than the header, or a quote is not closed.
     """
-    lines = LINE_END.split(text) if "\r" in text else text.split("\n")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     first = _next_filled(lines, 0)
     declared = SEPARATOR_LINE.fullmatch(lines[first]) if first < len(lines) else None
     first = _next_filled(lines, first + 1) if declared else first
