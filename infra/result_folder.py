@@ -114,8 +114,9 @@ def _identity(filesystem: AbstractFileSystem, path: str) -> object:
 def _earlier(filesystem: AbstractFileSystem, root: str) -> dict[str, str]:
     """What an earlier run wrote: name below the folder → digest of its content."""
     try:
-        text = filesystem.cat_file(f"{root}/{LIST}").decode(errors="replace")
+        text = patiently(lambda: filesystem.cat_file(f"{root}/{LIST}"), root).decode(errors="replace")
     except OSError:
+        # None is there, or whoever may write there may not read.
         return {}
     found = [LISTED.fullmatch(line) for line in text.splitlines()] if text.startswith(LIST_HEAD) else []
     return {match[2]: match[1] for match in found if match and ".." not in match[2].split("/")}
