@@ -135,7 +135,8 @@ def _size(n: float) -> str:
 def _model_line(fit: AssociationFit) -> str:
     figures = [f"variance of {name} {value:.4f}" for name, value in fit.random_effects.items()]
     found = fit.diagnostics[fit.diagnostics["figure"] == "deviance"]["value"]
-    figures += [f"−2 log likelihood {value:.4f}" for value in found]
+    restricted = "restricted " if "REML" in fit.method else ""
+    figures += [f"−2 log {restricted}likelihood {value:.4f}" for value in found]
     figures += [f"{row.term}: I² {row.i2:.0%}, τ² {row.tau2:.3g}" for row in fit.heterogeneity.itertuples()]
     dropped = ", ".join(f"{n} {reason}" for reason, n in fit.n_dropped.items())
     groups = fit.diagnostics[fit.diagnostics["figure"] == "groups"]["value"]
