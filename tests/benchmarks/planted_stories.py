@@ -152,7 +152,7 @@ def as_table(lines: list[Line]) -> str:
         planted = direction if line.planted is None else f"{line.planted:.4g}"
         expected = direction if line.planted is None else f"{line.planted * line.slope:.2f}"
         expected += "" if line.planted is None or line.null or line.detectable else " (below what n shows)"
-        found, n = line.found, line.found["n_used"]
+        found, n = line.found, int(line.found["n_used"])
         cells = [f"{line.study}, {line.arm}", f"{line.model}: `{line.term}`", planted, expected, interval(found)]
         rows.append("| " + " | ".join([*cells, f"{found['q_value']:.2g}", str(n), line.verdict]) + " |")
     place = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
