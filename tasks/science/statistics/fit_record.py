@@ -69,10 +69,11 @@ def _coding(record: dict[str, Any]) -> Coding:
 
 
 def _written(table: pd.DataFrame) -> dict[str, Any]:
+    columns = {str(name): column for name, column in table.items()}
     return {
         "index": [_plain(value) for value in table.index],
-        "types": {str(name): str(table[name].dtype) for name in table},
-        "columns": {str(name): [_plain(value) for value in table[name]] for name in table},
+        "types": {name: str(column.dtype) for name, column in columns.items()},
+        "columns": {name: [_plain(value) for value in column.tolist()] for name, column in columns.items()},
     }
 
 

@@ -76,8 +76,8 @@ class SharedRows:
         if key not in self._selected:
             self._selected[key] = select_rows(spec, self.table, formula, self.knows_people)
         found = self._selected[key]
-        used = {*IDENTITY, *CHECKS, spec.groups, spec.event, *formula.columns}
-        rows = found.rows[[column for column in found.rows if column in used]]
+        used = dict.fromkeys([*IDENTITY, *CHECKS, spec.groups, spec.event, *formula.columns])
+        rows = found.rows[[column for column in used if column in found.rows.columns]]
         return Selection(rows, Counter(found.dropped), list(found.problems), {}, found.repeats, found.known)
 
 
