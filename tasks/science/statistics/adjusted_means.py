@@ -16,9 +16,9 @@ from .multiplicity import holm
 
 Array = NDArray[np.float64]
 FreedomOf = Callable[[Array], Array]
-# Their linear predictors lack what would make them means: thresholds, or the hazard at baseline.
 MOST_COMPARED = 20
 NO_PART = 1e-12
+# Their linear predictors lack what would make them means: thresholds, or the hazard at baseline.
 WITHOUT_MEANS = ("ordinal", "cox", "meta")
 
 
